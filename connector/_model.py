@@ -1,0 +1,96 @@
+"""The strict, frozen base of every settings model, and the scalar types that YAML needs."""
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from connector.errors import ConfigError
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Model(BaseModel):
+    """Frozen, no unknown keys, and errors that never echo what was put in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value
+    match = re.fullmatch(r"(\d+)\s*(ms|s|m|h|d)", value) if isinstance(value, str) else None
+    if not match:
+        raise ValueError("a duration is a whole number and a unit: ms, s, m, h or d, such as 15m")
+    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+
+
+def _share(value: object) -> object:
+    if isinstance(value, float):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value) if isinstance(value, str) else None
+    if not match or float(match[1]) > 100:  # noqa: PLR2004
+        raise ValueError("a share is a percentage from 0% to 100%, such as 50%")
+    return float(match[1]) / 100
+
+
+type_pattern = r"^\d+\s*(ms|s|m|h|d)$"
+Duration = Annotated[
+    timedelta, BeforeValidator(_duration, json_schema_input_type=Annotated[str, Field(pattern=type_pattern)])
+]
+"""A length of time, written `15m`, `60s`, `7d`."""
+
+Share = Annotated[
+    float, BeforeValidator(_share, json_schema_input_type=Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")])
+]
+"""A fraction from 0 to 1, written as a percentage: `50%`."""
+
+
+class EnvSecret(Model):
+    """The name of an environment variable that holds a secret."""
+
+    env: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+    def read(self, root: Path) -> SecretStr:  # noqa: ARG002
+        """The variable's value, without surrounding white space.
+
+        Raises:
+            ConfigError: The variable is missing or empty.
+        """
+        value = os.environ.get(self.env, "").strip().lstrip("\ufeff")
+        if not value:
+            raise ConfigError(
+                f"the environment variable {self.env} is {'empty' if self.env in os.environ else 'not set'}",
+                remedy=f"set it, for instance: export {self.env}=…",
+            )
+        return SecretStr(value)
+
+
+class FileSecret(Model):
+    """The path of a file that holds a secret; relative to the project folder."""
+
+    file: Annotated[str, Field(min_length=1)]
+
+    def read(self, root: Path) -> SecretStr:
+        """The file's text, without surrounding white space.
+
+        Raises:
+            ConfigError: The file is missing, unreadable or empty.
+        """
+        try:
+            value = (root / self.file).read_text(encoding="utf-8-sig").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"the secret file '{self.file}' cannot be read: {type(error).__name__}",
+                remedy="check the path, which is relative to the project folder, and its permissions",
+            ) from None
+        if not value:
+            raise ConfigError(f"the secret file '{self.file}' is empty", remedy="put the secret into it")
+        return SecretStr(value)
+
+
+Secret = EnvSecret | FileSecret
+"""Where a secret is kept; never the secret itself."""

@@ -1,0 +1,123 @@
+"""The only HTTP client: authentication, deadline, size cap, no redirects, no proxy surprises."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+from pydantic import Field, SecretStr
+
+from connector._model import Model
+from connector.outcome import Answer
+
+ANSWER_BYTES_MAX = 8_000_000
+"""Bytes of an answer that are read at most: 10,000 partial errors fit many times over."""
+
+
+class EndpointLimit(Model):
+    """What one update endpoint takes: profiles per second, profiles at once, and profiles in one call."""
+
+    per_second: float = Field(gt=0)
+    burst: int = Field(default=0, ge=0)
+    per_call: int = Field(gt=0)
+
+
+class OtherLimit(Model):
+    """Calls per second of every other endpoint."""
+
+    per_second: float = Field(gt=0)
+
+
+class Limits(Model):
+    """Documented limits of the Profile API (profile updates, not calls), overridable."""
+
+    update: EndpointLimit = EndpointLimit(per_second=300, burst=1000, per_call=200)
+    mass_update: EndpointLimit = EndpointLimit(per_second=10_000, per_call=1000)
+    other: OtherLimit = OtherLimit(per_second=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where Batch is and what opens it; the secrets show in no repr."""
+
+    base_url: str
+    project_key: SecretStr
+    rest_key: SecretStr
+
+
+class NotSentError(Exception):
+    """No connection was made: nothing left this machine."""
+
+
+class NoAnswerError(Exception):
+    """The request left, wholly or in part, and no whole answer came back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An open client; `post` is its only verb so far."""
+
+    http: httpx.AsyncClient
+    timeout: float
+
+    async def post(self, path: str, content: bytes) -> Answer:
+        """POST a JSON body; the whole exchange ends within the timeout.
+
+        Raises:
+            NotSentError: No connection was made.
+            NoAnswerError: No whole answer came: time-out, reset, cut off, or larger than ANSWER_BYTES_MAX.
+        """
+        try:
+            async with (
+                asyncio.timeout(self.timeout),
+                self.http.stream("POST", path, content=content) as response,
+            ):
+                return Answer(response.status_code, dict(response.headers), await _read(response))
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise NotSentError(type(error).__name__) from error
+        except (httpx.TransportError, httpx.DecodingError, TimeoutError) as error:
+            raise NoAnswerError(type(error).__name__) from error
+
+
+async def _read(response: httpx.Response) -> bytes:
+    # Raw bytes: an answer that unpacks to a gigabyte is refused by its packed form already, as we asked for none.
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.aiter_raw():
+        size += len(part)
+        if size > ANSWER_BYTES_MAX:
+            raise NoAnswerError("the answer is too large")
+        parts.append(part)
+    return b"".join(parts)
+
+
+@asynccontextmanager
+async def connect(
+    access: Access, *, timeout: float, connections: int, transport: httpx.AsyncBaseTransport | None = None
+) -> AsyncIterator[Client]:
+    """A client for the length of a run.
+
+    Args:
+        access: Where and with what keys.
+        timeout: Seconds of a whole exchange.
+        connections: Most connections at a time.
+        transport: Another way to a server than the network: the local API's in-process door.
+    """
+    headers = {
+        "Authorization": f"Bearer {access.rest_key.get_secret_value()}",
+        "X-Batch-Project": access.project_key.get_secret_value(),
+        "Content-Type": "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": "batch-warehouse-connector",
+    }
+    async with httpx.AsyncClient(
+        base_url=access.base_url,
+        headers=headers,
+        timeout=httpx.Timeout(timeout, connect=min(10.0, timeout)),
+        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=15),
+        follow_redirects=False,
+        trust_env=False,  # a proxy or a .netrc of this machine must not get the keys unasked
+        transport=transport,
+    ) as http:
+        yield Client(http, timeout)

@@ -1,0 +1,159 @@
+"""What has to be sent: record batches probed against a snapshot's index, then compared attribute by attribute."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from connector.hashing import HASH, KEY_HASH, NULL, ROW_HASH, UNKNOWN, Hashes
+from connector.mapping import KEY, WITHHELD, Attribute
+
+POSITION = "#position"
+"""Where a row stands in the snapshot (Int64); -1: the snapshot does not have it."""
+
+SEND = "#send"
+"""UInt64, bit i set: attribute i goes into the request, as its value or as null."""
+
+KIND = "#kind"
+
+
+class Kind(StrEnum):
+    """What becomes of a row of the source."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    RETRIED = "retried"
+    UNCHANGED = "unchanged"
+    INVALID = "invalid"
+    REMOVED = "removed"
+
+
+PLANNED = (Kind.ADDED, Kind.CHANGED, Kind.RETRIED)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What a snapshot holds, sorted by key hash; three arrays of one length.
+
+    Attributes:
+        key_hashes: UInt64, ascending, no two alike.
+        row_hashes: UInt64.
+        positions: Int64, the row's place in the snapshot's files, counted through.
+    """
+
+    key_hashes: Hashes
+    row_hashes: Hashes
+    positions: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Rows of the snapshot."""
+        return len(self.key_hashes)
+
+    def slots(self, key_hashes: Hashes) -> npt.NDArray[np.int64]:
+        """For each key hash its place in these arrays, -1 where it is not among them."""
+        if not len(self):
+            return np.full(len(key_hashes), -1, np.int64)
+        order = np.argsort(key_hashes)  # a sorted probe walks the index once instead of jumping through it
+        found = np.empty(len(key_hashes), np.int64)
+        found[order] = np.searchsorted(self.key_hashes, key_hashes[order])
+        found[found == len(self)] = 0
+        return np.where(self.key_hashes[found] == key_hashes, found, -1)
+
+
+def decide(
+    candidates: pl.DataFrame, stored: pl.DataFrame, attributes: Sequence[Attribute], *, resend: bool = False
+) -> pl.DataFrame:
+    """Which attributes of which rows are due.
+
+    Args:
+        candidates: `#key`, `#kh`, `#rh`, `#position`, `#withheld`, each attribute's value and `h:` hash, and of the rows due again
+            `whole` (Boolean: every attribute is due) and `source_hash` (UInt64: the source row's hash when it was last tried); null elsewhere.
+        stored: The `h:` hashes of the same rows in the snapshot, in the same order; anything where `#position` is -1.
+        attributes: At most 64, in the order of the bits of `#withheld` and `#send`.
+        resend: Every row is due whole.
+
+    Returns:
+        The candidates with `#send`, `#kind` (`Kind`, text) and, in the `h:` columns, what the snapshot will hold once the row is accepted.
+    """
+    frame = pl.concat([candidates, stored.rename(lambda name: "stored " + name)], how="horizontal")
+    new = pl.col(POSITION) == -1
+    whole = new | pl.col("whole").fill_null(value=False) | pl.lit(resend)
+    sends, after = [], []
+    for bit, attribute in enumerate(attributes):
+        current, before = pl.col(HASH + attribute.name), pl.col("stored " + HASH + attribute.name)
+        withheld = (pl.col(WITHHELD) // (1 << bit)) % 2 == 1
+        kept = pl.col(attribute.name).is_null() & pl.lit(attribute.keep)
+        send = ~withheld & ~kept & (whole | (current != before))
+        sends.append(send.cast(pl.UInt64) * (1 << bit))
+        never = pl.when(withheld).then(pl.lit(UNKNOWN, pl.UInt64)).otherwise(pl.lit(NULL, pl.UInt64))
+        after.append(
+            pl.when(withheld | kept)
+            .then(pl.when(new).then(never).otherwise(before))
+            .otherwise(current)
+            .alias(HASH + attribute.name)
+        )
+    decided = frame.with_columns(pl.sum_horizontal(pl.lit(0, pl.UInt64), *sends).alias(SEND), *after)
+    again = pl.col("source_hash") == pl.col(ROW_HASH)
+    same = ~new & pl.lit(resend) & _same(attributes)
+    nothing = (1 << len(attributes)) - 1
+    kind = (
+        pl.when(pl.col(WITHHELD) == nothing).then(pl.lit(Kind.INVALID))
+        .when(pl.col(SEND) == 0).then(pl.lit(Kind.UNCHANGED))
+        .when(again | same).then(pl.lit(Kind.RETRIED))
+        .when(new).then(pl.lit(Kind.ADDED))
+        .otherwise(pl.lit(Kind.CHANGED))
+    )  # fmt: skip
+    return decided.with_columns(kind.alias(KIND)).select(pl.exclude(r"^stored .*$"))
+
+
+def cleared(keys: pl.DataFrame, attributes: Sequence[Attribute]) -> pl.DataFrame:
+    """Rows that null every attribute of profiles that left the source.
+
+    Args:
+        keys: `#key`, `#kh`.
+        attributes: The attributes to null.
+
+    Returns:
+        The columns of `decide` that an outbox needs; every bit of `#send` set, all values and hashes null.
+    """
+    return keys.with_columns(
+        *(pl.lit(None, dtype=pl.String).alias(attribute.name) for attribute in attributes),
+        *(pl.lit(NULL, pl.UInt64).alias(HASH + attribute.name) for attribute in attributes),
+        pl.lit(NULL, pl.UInt64).alias(ROW_HASH),
+        pl.lit((1 << len(attributes)) - 1, pl.UInt64).alias(SEND),
+        pl.lit(Kind.REMOVED.value).alias(KIND),
+    )
+
+
+def with_due(candidates: pl.DataFrame, due: pl.DataFrame) -> pl.DataFrame:
+    """The candidates with `whole` and `source_hash` of the rows that are due again.
+
+    Args:
+        candidates: Has `#key`.
+        due: `key`, `whole` (Boolean), `source_hash` (UInt64); a key may stand there for more than one reason.
+    """
+    once = due.group_by("key").agg(pl.col("whole").any(), pl.col("source_hash").last())
+    return candidates.join(once.rename({"key": KEY}), on=KEY, how="left", maintain_order="left")
+
+
+def _same(attributes: Sequence[Attribute]) -> pl.Expr:
+    return pl.all_horizontal(
+        pl.col(HASH + attribute.name) == pl.col("stored " + HASH + attribute.name) for attribute in attributes
+    )
+
+
+__all__ = [
+    "KEY_HASH",
+    "KIND",
+    "PLANNED",
+    "POSITION",
+    "SEND",
+    "Index",
+    "Kind",
+    "cleared",
+    "decide",
+    "with_due",
+]

@@ -1,0 +1,316 @@
+"""From settled chunks to the snapshot: the only place where the snapshot moves, and only for rows that Batch accepted.
+
+A run that ends and a run that was killed are committed by the same code, from the outbox and the chunks' states alone.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow.parquet as pq
+
+from connector.changes import KIND, Kind
+from connector.hashing import HASH, KEY_HASH, ROW_HASH, UNKNOWN, VERSION, self_test
+from connector.mapping import KEY
+from connector.state import runs, snapshots
+from connector.state.database import State
+from connector.state.lease import Lease
+from connector.state.runs import DUE_SCHEMA, ChunkRow
+from connector.state.snapshots import AT, DELETED, Snapshot
+
+_UNSENT, _ACCEPTED, _UNKNOWN, _REFUSED = range(4)
+
+_DUE = list(DUE_SCHEMA)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a run's planned rows.
+
+    Attributes:
+        accepted: Rows applied whole.
+        rejected: Rows that Batch refused, wholly or in part.
+        unsent: Rows that were not sent, or whose outcome is unknown.
+    """
+
+    accepted: int = 0
+    rejected: int = 0
+    unsent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What this run's read has shown, and a killed run's has not.
+
+    Attributes:
+        invalid: `key`, `attribute`, `reason` of what breaks a rule.
+        withheld: `key`, `source_hash` of rows with a value that stays back.
+        gone: Keys that were due and are no longer in the source.
+        keys: The only keys that were read; None: all that could be due.
+        full: The whole source was read.
+        cursor: Column and upper end of the window, if the cursor moves.
+    """
+
+    invalid: pl.DataFrame
+    withheld: pl.DataFrame
+    gone: list[str]
+    keys: list[str] | None = None
+    full: bool = True
+    cursor: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What a commit writes into: the state under a lease, and the snapshot as it stands."""
+
+    state: State
+    lease: Lease
+    snapshot: Snapshot
+    key_column: str
+    attributes: dict[str, str]
+    quiet: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Ledger:
+    """The state of every row of an outbox, as arrays of its length."""
+
+    outcome: npt.NDArray[np.int8]
+    settled_at: npt.NDArray[np.float64]
+    unknown_at: npt.NDArray[np.float64]
+    refused_bits: npt.NDArray[np.uint64]
+    refusals: pl.DataFrame = field(repr=False)
+
+    def settled(self) -> Settled:
+        partly = (self.outcome == _ACCEPTED) & (self.refused_bits != 0)
+        whole = int((self.outcome == _ACCEPTED).sum() - partly.sum())
+        rejected = int((self.outcome == _REFUSED).sum() + partly.sum())
+        return Settled(whole, rejected, len(self.outcome) - whole - rejected)
+
+
+def settled(state: State, run: str, attributes: dict[str, str]) -> Settled:
+    """What became of a run's rows so far."""
+    return _ledger(runs.chunk_rows(state, run), list(attributes)).settled()
+
+
+def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None = None) -> Snapshot:
+    """Move the snapshot to what Batch accepted, note what stays due, and close the run: one transaction.
+
+    Args:
+        books: What to write into.
+        run: The run whose chunks are committed; another one than the lease's where a killed run is taken over.
+        report: The run's report, as it is kept.
+        judged: What the read has shown; None for a killed run, whose source is read again.
+
+    Returns:
+        The snapshot as it is now.
+    """
+    state, sync = books.state, books.lease.sync
+    path = runs.outbox(state, run)
+    chunks = runs.chunk_rows(state, run)
+    ledger = _ledger(chunks, list(books.attributes))
+    file = snapshots.write(books.snapshot, _accepted_rows(path, ledger, list(books.attributes))) if chunks else None
+    due = _due_after(runs.due(state, sync), _answers(path, ledger) if chunks else pl.DataFrame(), books.quiet, judged)
+    rejects = _rejects_after(runs.rejects(state, sync), _refused(path, ledger) if chunks else None, judged)
+    manifest = _manifest(books, file, judged)
+    moved = Snapshot(books.snapshot.folder, manifest, books.snapshot.generation + 1)
+    if len(moved.files) > snapshots.FILES_MAX or _remapped(books):
+        folded = snapshots.folded(moved, books.attributes)
+        moved = Snapshot(moved.folder, {**manifest, "files": [folded] if folded else []}, moved.generation)
+    with state.write() as connection:
+        books.lease.check(connection)
+        snapshots.store(connection, sync, moved.manifest, moved.generation)
+        runs.replace_due(connection, sync, due)
+        runs.replace_rejects(connection, sync, rejects)
+        runs.close_run(connection, books.lease, run, report)
+    path.unlink(missing_ok=True)
+    return moved
+
+
+def _remapped(books: Books) -> bool:
+    """Rows' hashes cover the attributes that were mapped: with another set they would all look changed at every run."""
+    before = books.snapshot.manifest.get("attributes")
+    return before is not None and before != books.attributes
+
+
+def _manifest(books: Books, file: dict[str, Any] | None, judged: Judged | None) -> dict[str, Any]:
+    before = books.snapshot.manifest
+    manifest = {
+        "files": books.snapshot.files + ([file] if file else []),
+        "key": books.key_column,
+        "attributes": books.attributes,
+        "hash_version": VERSION,
+        "self_test": self_test(books.state.seed),
+        "cursor": before.get("cursor"),
+        "full_read_at": before.get("full_read_at"),
+    }
+    if judged and judged.cursor:
+        manifest["cursor"] = judged.cursor
+        manifest["full_read_at"] = time.time() if judged.full else manifest["full_read_at"]
+    return manifest
+
+
+def _ledger(chunks: list[ChunkRow], names: list[str]) -> _Ledger:
+    rows = np.array([chunk.rows for chunk in chunks], np.int64)
+    outcomes = {"done": _ACCEPTED, "planned": _UNSENT, "sent": _UNKNOWN, "unknown": _UNKNOWN}
+    now = time.time()  # a chunk left `sent` by a kill may have been applied at any moment up to now
+    outcome = np.repeat(np.array([outcomes[chunk.state] for chunk in chunks], np.int8), rows)
+    settled_at = np.repeat(np.array([chunk.settled_at or now for chunk in chunks], np.float64), rows)
+    doubts = [chunk.unknown_at or (now if outcomes[chunk.state] == _UNKNOWN else 0.0) for chunk in chunks]
+    refusals = [
+        (chunk.first + row, attribute, reason) for chunk in chunks for row, attribute, reason in chunk.refusals or ()
+    ]
+    bits = np.zeros(len(outcome), np.uint64)
+    for row, attribute, _reason in refusals:
+        if attribute in names:
+            bits[row] |= np.uint64(1 << names.index(attribute))
+        else:  # the operation as a whole, or an attribute that we did not send: then nothing of the row is certain
+            outcome[row] = _REFUSED
+    schema = {"row": pl.Int64, "attribute": pl.String, "reason": pl.String}
+    frame = pl.DataFrame(refusals, schema=schema, orient="row")
+    return _Ledger(outcome, settled_at, np.repeat(np.array(doubts, np.float64), rows), bits, frame)
+
+
+def _frames(path: Path, columns: list[str]) -> Iterator[tuple[slice, pl.DataFrame]]:
+    """The outbox's row groups, each with its place in the ledger."""
+    file = pq.ParquetFile(path)
+    first = 0
+    for group in range(file.num_row_groups):
+        frame = pl.from_arrow(file.read_row_group(group, columns=columns))
+        assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table becomes a frame
+        yield slice(first, first + frame.height), frame
+        first += frame.height
+
+
+def _accepted_rows(path: Path, ledger: _Ledger, names: list[str]) -> Iterator[pl.DataFrame]:
+    """Snapshot rows of what Batch accepted; an attribute that it refused is not known."""
+    for place, frame in _frames(path, [KEY, KEY_HASH, KIND, *(HASH + name for name in names)]):
+        bits = pl.Series("#refused", ledger.refused_bits[place])
+        hashes = [
+            pl.when((pl.col("#refused") // (1 << bit)) % 2 == 1)
+            .then(pl.lit(UNKNOWN, pl.UInt64))
+            .otherwise(HASH + name)
+            .alias(HASH + name)
+            for bit, name in enumerate(names)
+        ]
+        rows = frame.with_columns(
+            bits,
+            pl.Series(AT, ledger.settled_at[place].astype(np.int64)),
+            ((pl.col(KIND) == Kind.REMOVED) & (bits == 0)).alias(DELETED),
+        )
+        yield (rows.with_columns(hashes).filter(pl.Series(ledger.outcome[place] == _ACCEPTED)).drop("#refused", KIND))
+
+
+def _answers(path: Path, ledger: _Ledger) -> pl.DataFrame:
+    """`key`, `source_hash`, `outcome`, `settled_at`, `unknown_at`, `partly` of the rows whose due entries change: all that were answered or are in doubt."""
+    parts = []
+    for place, frame in _frames(path, [KEY, ROW_HASH]):
+        parts.append(
+            frame.select(pl.col(KEY).alias("key"), pl.col(ROW_HASH).alias("source_hash")).with_columns(
+                pl.Series("outcome", ledger.outcome[place]),
+                pl.Series("settled_at", ledger.settled_at[place]),
+                pl.Series("unknown_at", ledger.unknown_at[place]),
+                (pl.Series("partly", ledger.refused_bits[place]) != 0),
+            )
+        )
+    return pl.concat(parts).filter(pl.col("outcome") != _UNSENT)
+
+
+def _due_after(before: pl.DataFrame, answers: pl.DataFrame, quiet: float, judged: Judged | None) -> pl.DataFrame:
+    """The keys that are due at the next runs.
+
+    An unknown outcome makes a key due at once and, because the lost request may still be applied late, once more after the quiet time.
+    """
+    due = before.filter(~pl.col("key").is_in(judged.gone)) if judged else before
+    if answers.height:
+        due = pl.concat([_undecided(due, answers), _from_answers(answers, quiet)])
+    if judged:
+        again = pl.col("reason") == "withheld"
+        if judged.keys is not None:
+            again &= pl.col("key").is_in(judged.keys)
+        held = judged.withheld.select(
+            "key", pl.lit("withheld").alias("reason"), pl.lit(value=False).alias("whole"), pl.lit(0.0).alias("not_before"),
+            pl.lit(0.0).alias("quiet_until"), "source_hash",
+        )  # fmt: skip
+        due = pl.concat([due.filter(~again), held.unique("key")])
+    return due.unique(["key", "reason"], keep="last")
+
+
+def _undecided(before: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
+    """Earlier entries that these answers leave open: other keys', and those still within their quiet time."""
+    when = answers.select("key", "outcome", "settled_at")
+    joined = before.join(when, on="key", how="left")
+    answered = pl.col("outcome").is_not_null() & pl.col("outcome").is_in([_ACCEPTED, _REFUSED])
+    waiting = pl.col("quiet_until") > pl.col("settled_at")
+    left = joined.filter(~answered | (pl.col("reason") == "withheld") | waiting)
+    moved = pl.when(answered & waiting).then("quiet_until").otherwise("not_before").alias("not_before")
+    return left.with_columns(moved).select(_DUE)
+
+
+def _from_answers(answers: pl.DataFrame, quiet: float) -> pl.DataFrame:
+    until = pl.col("unknown_at") + quiet
+    doubtful = answers.filter((pl.col("outcome") == _UNKNOWN) | (pl.col("unknown_at") > 0))
+    unknown = doubtful.select(
+        "key",
+        pl.lit("unknown").alias("reason"),
+        pl.lit(value=True).alias("whole"),
+        pl.when(pl.col("outcome") == _UNKNOWN).then(0.0).otherwise(until).alias("not_before"),
+        until.alias("quiet_until"),
+        "source_hash",
+    )
+    refused = answers.filter((pl.col("outcome") == _REFUSED) | ((pl.col("outcome") == _ACCEPTED) & pl.col("partly"))).select(
+        "key", pl.lit("refused").alias("reason"), (pl.col("outcome") == _REFUSED).alias("whole"), pl.lit(0.0).alias("not_before"),
+        pl.lit(0.0).alias("quiet_until"), "source_hash",
+    )  # fmt: skip
+    return pl.concat([unknown, refused])
+
+
+def _refused(path: Path, ledger: _Ledger) -> tuple[pl.Series, pl.DataFrame]:
+    """The keys that were answered, and `key`, `attribute`, `reason` of what was refused."""
+    keys = pl.concat(frame[KEY] for _, frame in _frames(path, [KEY]))
+    answered = keys.filter(pl.Series(np.isin(ledger.outcome, (_ACCEPTED, _REFUSED))))
+    refusals = ledger.refusals.with_columns(keys.gather(ledger.refusals["row"]).alias("key"))
+    return answered, refusals.select("key", "attribute", "reason")
+
+
+def _rejects_after(
+    before: pl.DataFrame, refused: tuple[pl.Series, pl.DataFrame] | None, judged: Judged | None
+) -> pl.DataFrame:
+    """The list of `rejects` after this run: what was found again counts one attempt more, what was mended is gone."""
+    after = before
+    if refused:
+        answered, refusals = refused
+        settled = (pl.col("source") == "rejected") & pl.col("key").is_in(answered.implode())
+        after = pl.concat([after.filter(~settled), _found("rejected", refusals, before)])
+    if judged:
+        again = pl.col("source") == "invalid"
+        if judged.keys is not None:
+            again &= pl.col("key").is_in(judged.keys)
+        elif not judged.full:
+            again &= pl.col("key") != ""  # rows without a key cannot be read again by key
+        gone = pl.col("key").is_in(judged.gone)
+        after = pl.concat([after.filter(~again & ~gone), _found("invalid", judged.invalid, before)])
+    return after.unique(["key", "attribute", "source"], keep="last")
+
+
+def _found(source: str, rows: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
+    now = time.time()
+    places = ["key", "attribute"]
+    once = rows.with_columns(pl.col(places).fill_null("")).unique(places, keep="first", maintain_order=True)
+    earlier = before.filter(pl.col("source") == source).select(*places, "attempts", "first_seen")
+    return once.join(earlier, on=places, how="left").select(
+        *places,
+        pl.lit(source).alias("source"),
+        "reason",
+        pl.col("attempts").fill_null(0) + 1,
+        pl.col("first_seen").fill_null(now),
+        pl.lit(now).alias("last_seen"),
+    )
+
+
+__all__ = ["Books", "Judged", "Settled", "commit", "settled"]

@@ -1,0 +1,30 @@
+"""The YAML of a project: its models, and how it is found and read."""
+
+from connector.config._dagster import DagsterSettings, Schedule
+from connector.config._profiles import Guard, ProfileSync, Tolerance
+from connector.config._project import Project, find_project, load_project
+from connector.config._schema import project_schema, sync_schema
+from connector.config._settings import Alerts, BatchSettings, DeliverySettings, ProjectSettings, is_loopback
+from connector.config._source import Cursor, Source
+from connector.config._version import code_version
+
+__all__ = [
+    "Alerts",
+    "BatchSettings",
+    "Cursor",
+    "DagsterSettings",
+    "DeliverySettings",
+    "Guard",
+    "ProfileSync",
+    "Project",
+    "ProjectSettings",
+    "Schedule",
+    "Source",
+    "Tolerance",
+    "code_version",
+    "find_project",
+    "is_loopback",
+    "load_project",
+    "project_schema",
+    "sync_schema",
+]

@@ -1,0 +1,97 @@
+"""The model of a sync file of kind `profiles`."""
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from connector._model import Model, Share
+from connector.config._dagster import DagsterSettings, ScheduleOrCron
+from connector.config._scalars import AttributeName, PositiveDuration, SyncName, Text, short_form
+from connector.config._source import CursorOrColumn, Source
+from connector.config._wording import MistakeError
+from connector.mapping import ATTRIBUTES_MAX, AttributeMapping
+from connector.rules import NATIVE_TYPES
+
+AttributeOrColumn = Annotated[
+    AttributeMapping,
+    BeforeValidator(short_form("column", "a column's name"), json_schema_input_type=AttributeMapping | Text),
+]
+"""An attribute's mapping, or its column's name alone."""
+
+
+class Guard(Model):
+    """Limits of one run, checked before its first request; refused above them, not at them."""
+
+    max_changed: Share = Field(default=0.5, description="changed profiles, of those in the snapshot")
+    max_removed: Share = Field(default=0.1, description="removed profiles, of those in the snapshot")
+    min_rows: int = Field(default=1, ge=0, description="rows that a full read must find")
+
+
+class Tolerance(Model):
+    """Shares of the known profiles above which a run is not green."""
+
+    rejected: Share = Field(default=0.01, description="profiles that Batch refused, wholly or in part")
+    invalid: Share = Field(default=0.01, description="rows with a value that breaks a rule")
+
+
+class ProfileSync(Model):
+    """One sync: rows of a warehouse become attributes of profiles."""
+
+    name: SyncName = Field(description="the sync's name; the file's name without .yaml by default")
+    kind: Literal["profiles"] = Field(description="profiles")
+    warehouse: Text = Field(description="the name of a warehouse in connector.yaml")
+    source: Source = Field(description="the rows: {table: …}, {query: …} or {query_file: …}")
+    key: Text = Field(default="custom_id", description="the column that holds the custom ID")
+    cursor: CursorOrColumn | None = Field(default=None, description="the column that tells when a row last changed")
+    full_read_every: PositiveDuration = Field(
+        default=timedelta(days=7),
+        validate_default=False,
+        description="with a cursor: how often the whole source is read, to see removed and late rows",
+    )
+    attributes: dict[AttributeName, AttributeOrColumn] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=ATTRIBUTES_MAX,
+        description="Batch name to column; omitted: every other column, by the Cloud Sync conventions",
+    )
+    engine: Literal["local"] = Field(default="local", description="where the diff runs")
+    endpoint: Literal["auto", "update", "mass_update"] = Field(
+        default="auto", description="auto: update up to 10,000 changes, mass_update above"
+    )
+    on_removed: Literal["ignore", "clear"] = Field(
+        default="ignore", description="a row that left the source: ignore it, or clear every mapped attribute"
+    )
+    guard: Guard = Field(default=Guard(), description="limits that stop a mass change before its first request")
+    tolerance: Tolerance = Field(default=Tolerance(), description="shares above which a run is not green")
+    dedupe: Literal["reject", "error", "latest"] = Field(
+        default="reject",
+        description="a key found twice: reject its rows, send nothing, or take the latest by the cursor",
+    )
+    schedule: ScheduleOrCron | None = Field(default=None, description="when it runs: a cron text of five fields")
+    dagster: DagsterSettings = Field(default=DagsterSettings(), description="how the asset looks in Dagster")
+
+    @field_validator("full_read_every")
+    @classmethod
+    def _full_read_needs_cursor(cls, value: timedelta, info: ValidationInfo) -> timedelta:
+        if info.data.get("cursor", ...) is None:
+            raise ValueError("has no meaning without a cursor, every read is a full one; remove it or add a cursor")
+        return value
+
+    @field_validator("dedupe")
+    @classmethod
+    def _latest_needs_cursor(cls, value: str, info: ValidationInfo) -> str:
+        if value == "latest" and info.data.get("cursor", ...) is None:
+            raise ValueError("'latest' needs a cursor to order the rows; add a cursor, or use reject or error")
+        return value
+
+    @field_validator("attributes")
+    @classmethod
+    def _types_fit(cls, value: dict[str, AttributeMapping] | None) -> dict[str, AttributeMapping] | None:
+        for name, mapping in (value or {}).items():
+            own = NATIVE_TYPES.get(name)
+            if own and mapping.type not in (None, own):
+                raise MistakeError(f"{name} is always of type {own}; remove the type", name, "type")
+            if mapping.unordered and (mapping.type or own or "array") != "array":
+                raise MistakeError("only arrays can be unordered; remove it", name, "unordered")
+        return value

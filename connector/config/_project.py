@@ -1,0 +1,177 @@
+"""A project folder, read whole: `connector.yaml`, `syncs/*.yaml`, and every mistake of every file at once."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import connector
+from connector.config._document import Document
+from connector.config._problems import parsed
+from connector.config._profiles import ProfileSync
+from connector.config._settings import ProjectSettings
+from connector.config._wording import listing, quoted, suggestion
+from connector.config._yaml import read_document
+from connector.errors import ConfigError, Problem, UsageError
+from connector.warehouses import Warehouse
+
+PROJECT_FILE = "connector.yaml"
+SYNC_FOLDER = "syncs"
+PROJECT_VARIABLE = "CONNECTOR_PROJECT"
+"""The environment variable that names the project folder."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project whose files are all right; a frozen copy, so that an edit during a run changes nothing."""
+
+    root: Path
+    settings: ProjectSettings
+    syncs: dict[str, ProfileSync]
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder that holds what was delivered and what is due."""
+        return self.root / self.settings.state
+
+    def sync(self, name: str) -> ProfileSync:
+        """The sync of that name.
+
+        Raises:
+            UsageError: The project has none.
+        """
+        if name not in self.syncs:
+            near = suggestion(name, self.syncs).removeprefix("; ")
+            raise UsageError(
+                f"there is no sync {quoted(name)} in this project",
+                remedy=near or f"it has {listing(self.syncs, 'and')}",
+            )
+        return self.syncs[name]
+
+    def warehouse(self, sync: ProfileSync) -> Warehouse:
+        """The settings of the sync's warehouse."""
+        return self.settings.warehouses[sync.warehouse]
+
+
+def find_project(explicit: Path | None = None) -> Path:
+    """The project folder: the given one, else `CONNECTOR_PROJECT`, else the current folder, else the example.
+
+    Raises:
+        UsageError: The given folder is no project.
+        ConfigError: The folder of `CONNECTOR_PROJECT` is no project, or there is no project anywhere.
+    """
+    if explicit is not None:
+        if not _is_project(explicit):
+            raise UsageError(f"there is no {PROJECT_FILE} in '{explicit}'", remedy="name the folder that holds it")
+        return explicit.resolve()
+    if named := os.environ.get(PROJECT_VARIABLE):
+        if not _is_project(Path(named)):
+            raise ConfigError(
+                f"{PROJECT_VARIABLE} names '{named}', which has no {PROJECT_FILE}",
+                remedy="name the folder that holds it",
+            )
+        return Path(named).resolve()
+    example = Path(connector.__file__).parent.parent / "assets" / "project"
+    for folder in (Path.cwd(), example):
+        if _is_project(folder):
+            return folder.resolve()
+    raise ConfigError(f"there is no {PROJECT_FILE} in this folder", remedy="name the project folder with --project")
+
+
+def _is_project(folder: Path) -> bool:
+    try:
+        return (folder / PROJECT_FILE).is_file()
+    except OSError:  # a folder that may not be looked into
+        return False
+
+
+def load_project(root: Path) -> Project:
+    """The project in the folder. Reads its files only: no network, no warehouse, no value of the environment.
+
+    Raises:
+        ConfigError: With every mistake of every file in `problems`.
+    """
+    root = root.resolve()
+    main = _main_document(root)
+    settings = parsed(ProjectSettings, main, root=root)
+    documents = _sync_documents(root)
+    syncs: dict[str, ProfileSync] = {}
+    names: dict[str, str] = {}
+    for document in documents:
+        stem = Path(document.file).stem
+        sync = parsed(ProfileSync, document, root=root, given={"name": stem})
+        _check_warehouse(document, main)
+        _check_name(document, names, sync.name if sync else document.at(("name",)) or stem)
+        if sync:
+            syncs[sync.name] = sync
+    problems = [problem for document in (main, *documents) for problem in document.problems]
+    if problems or settings is None:
+        raise _config_error(problems)
+    return Project(root, settings, syncs)
+
+
+def _main_document(root: Path) -> Document:
+    if _is_project(root):
+        return read_document(root / PROJECT_FILE, PROJECT_FILE)
+    stray = root / "connector.yml"
+    remedy = f"rename connector.yml to {PROJECT_FILE}" if stray.is_file() else "write it, or name another folder"
+    return _refused(PROJECT_FILE, f"there is no such file; {remedy}")
+
+
+def _sync_documents(root: Path) -> list[Document]:
+    """The files of `syncs/` by name; refused ones too, and one for the folder where it holds none."""
+    try:
+        paths = sorted(path for path in (root / SYNC_FOLDER).iterdir() if not path.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        paths = []
+    except OSError as error:
+        return [
+            _refused(
+                f"{SYNC_FOLDER}/",
+                f"the folder cannot be read ({type(error).__name__}); check its permissions",
+            )
+        ]
+    documents = [_sync_document(path) for path in paths if path.suffix.lower() in (".yaml", ".yml")]
+    return documents or [
+        _refused(f"{SYNC_FOLDER}/", "there is no sync; write one file a sync, such as syncs/customers.yaml")
+    ]
+
+
+def _sync_document(path: Path) -> Document:
+    file = f"{SYNC_FOLDER}/{path.name.encode(errors='replace').decode()}"
+    if path.suffix == ".yaml":
+        return read_document(path, file)
+    return _refused(file, f"only files named .yaml are syncs; rename it to {Path(file).stem}.yaml")
+
+
+def _refused(file: str, message: str) -> Document:
+    document = Document(file, unknown={()})
+    document.refuse(document.place(()), message)
+    return document
+
+
+def _check_name(document: Document, names: dict[str, str], name: object) -> None:
+    """No two files hold a sync of one name; `names` says which file has which."""
+    if () in document.unknown or not isinstance(name, str):
+        return
+    other = names.setdefault(name, document.file)
+    if other != document.file:
+        message = f"name: {other} already holds the sync {quoted(name)}; give one of them another name"
+        document.refuse(document.place(("name",)), message)
+
+
+def _check_warehouse(document: Document, main: Document) -> None:
+    """The sync's warehouse is one of the project's; said even where the rest of either file is wrong."""
+    known, name = main.at(("warehouses",)), document.at(("warehouse",))
+    if ("warehouses",) in main.unknown or not isinstance(known, dict) or not isinstance(name, str):
+        return
+    if known and name and name not in known:
+        near = suggestion(name, known) or ";"
+        message = f"warehouse: {PROJECT_FILE} has no {quoted(name)}{near} it has {listing(known, 'and')}"
+        document.refuse(document.place(("warehouse",)), message)
+
+
+def _config_error(problems: list[Problem]) -> ConfigError:
+    ordered = tuple(sorted(dict.fromkeys(problems), key=lambda problem: (problem.file != PROJECT_FILE, *problem)))
+    first = str(ordered[0])
+    message = first if len(ordered) == 1 else f"{len(ordered)} mistakes in the configuration, the first in {first}"
+    return ConfigError(message, remedy="correct the YAML and try again", problems=ordered)

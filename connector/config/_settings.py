@@ -1,0 +1,139 @@
+"""The models of `connector.yaml`: what every sync of a project shares."""
+
+import ipaddress
+import re
+from datetime import timedelta
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from connector._model import EnvSecret, FileSecret, Model, Secret
+from connector.api._http import Limits
+from connector.config._scalars import BoundedDuration, PositiveDuration
+from connector.config._wording import MistakeError, kind_of
+from connector.warehouses import Warehouse
+
+BASE_URL = "https://api.batch.com/2.11"
+"""The version of the Profile API that the code is written against."""
+
+_SIZES = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _base_url(text: str) -> str:
+    try:
+        url = urlsplit(text)
+        host, _ = url.hostname or "", url.port
+    except ValueError:
+        raise ValueError(f"must be a URL such as {BASE_URL}") from None
+    if url.scheme != "https" and not (url.scheme == "http" and is_loopback(host)):
+        raise ValueError(f"must begin with https:// (http:// only for this machine), such as {BASE_URL}")
+    if not host or "@" in url.netloc or re.search(r"[?#\s\\]", text):
+        raise ValueError(f"must be a host and a path without user, query or spaces, such as {BASE_URL}")
+    if not re.search(r"/\d+\.\d+$", url.path):
+        raise ValueError(f"must end in the version of the API and no slash, such as {BASE_URL}")
+    return text
+
+
+def _kept_elsewhere(value: object) -> object:
+    match value:
+        case EnvSecret() | FileSecret():
+            return value
+        case {"env": str(name), **others} if not others:
+            if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                return value
+            raise MistakeError("must be the name of an environment variable: letters, digits and '_'", "env")
+        case {"file": str(path), **others} if path and not others:
+            return value
+    raise ValueError(
+        f"must be {{env: NAME}} or {{file: PATH}}, got {kind_of(value)}; a secret never stands in the file"
+    )
+
+
+def _size(value: object) -> object:
+    match = re.fullmatch(r"([1-9][0-9]{0,5})\s*([kMG]i?B|KiB)", value) if isinstance(value, str) else None
+    if not match or match[2] not in _SIZES:
+        raise ValueError("must be a whole number and a unit, kB, MB or GB, such as 1GB")
+    return int(match[1]) * _SIZES[match[2]]
+
+
+def _warehouse_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_-]{1,60}", name):
+        raise ValueError("a warehouse's name is 1 to 60 lower-case letters, digits, '_' and '-'; rename it")
+    return name
+
+
+def _folder(text: str) -> str:
+    if "://" in text:
+        raise ValueError("must be a folder; a state in a database or an object storage is not available yet")
+    return text
+
+
+KeptSecret = Annotated[Secret, BeforeValidator(_kept_elsewhere)]
+"""Where a secret is kept; what is wrong about it is said without showing it."""
+
+Size = Annotated[
+    int,
+    BeforeValidator(_size, json_schema_input_type=Annotated[str, Field(pattern=r"^[1-9][0-9]*\s*([kMG]B|[KMG]iB)$")]),
+]
+"""A number of bytes, written `512MB`."""
+
+
+class BatchSettings(Model):
+    """How to reach the project at Batch."""
+
+    project_key: KeptSecret = Field(description="where the project key is kept: {env: NAME} or {file: PATH}")
+    rest_key: KeptSecret = Field(description="where the REST API key is kept: {env: NAME} or {file: PATH}")
+    base_url: Annotated[str, AfterValidator(_base_url)] = Field(
+        default=BASE_URL, description="the API's address with its version; http:// on this machine only"
+    )
+    limits: Limits = Field(default=Limits(), description="rates and sizes; the documented ones by default")
+
+
+class DeliverySettings(Model):
+    """How requests are sent, and when a run gives up."""
+
+    in_flight: int = Field(default=8, ge=1, le=64, description="requests at once")
+    timeout: PositiveDuration = Field(default=timedelta(seconds=60), description="of a whole request")
+    give_up_after: PositiveDuration = Field(
+        default=timedelta(minutes=2), description="outage until a run ends incomplete"
+    )
+    quiet: BoundedDuration = Field(
+        default=timedelta(minutes=15), description="how late a timed-out write may still land"
+    )
+
+
+class Alerts(Model):
+    """Where a sync that turns bad or good is told."""
+
+    webhook: KeptSecret | None = Field(
+        default=None, description="where the webhook's URL is kept: {env: NAME} or {file: PATH}"
+    )
+
+
+class ProjectSettings(Model):
+    """`connector.yaml`: what every sync of the project shares."""
+
+    batch: BatchSettings = Field(description="how to reach the project at Batch")
+    memory: Size = Field(
+        default=10**9,
+        validate_default=False,
+        description="ceiling of a diff, in bytes; beyond it, it spills to disk",
+    )
+    state: Annotated[str, Field(min_length=1), AfterValidator(_folder)] = Field(
+        default=".connector", description="the folder of what was delivered and of what is due"
+    )
+    warehouses: dict[
+        Annotated[str, AfterValidator(_warehouse_name), Field(json_schema_extra={"pattern": "^[a-z0-9_-]{1,60}$"})],
+        Warehouse,
+    ] = Field(min_length=1, description="the warehouses by name; at least one")
+    delivery: DeliverySettings = Field(default=DeliverySettings(), description="how requests are sent")
+    alerts: Alerts = Field(default=Alerts(), description="where failures are told")

@@ -1,0 +1,298 @@
+"""Sends a run's chunks: `sent` before the first byte leaves, `done` once the answer is understood, nothing silent in between."""
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import polars as pl
+import pyarrow.parquet as pq
+
+from connector.api import profiles
+from connector.api._http import Access, Client, EndpointLimit, connect
+from connector.api.profiles import Endpoint
+from connector.errors import ApiError, ConnectorError
+from connector.outcome import Outcome, Refusal, Verdict
+from connector.payload import OPERATION, Chunk, body
+from connector.state import rate, runs
+from connector.state.database import State
+from connector.state.lease import Lease
+
+TRIES = 8
+"""Attempts at one body before the next run takes it over."""
+
+UNVERIFIED_MAX = 3
+"""Answers in a row that cannot be trusted (a captive portal, a changed API) before the run ends."""
+
+DRAIN_SECONDS = 30.0
+"""How long calls in flight are waited for after a stop."""
+
+_BACKOFF_FIRST, _BACKOFF_MAX = 1.0, 60.0
+_POLL_SECONDS = 0.05
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How to deliver.
+
+    Attributes:
+        access: Where and with what keys.
+        endpoint: The run's one endpoint.
+        limit: What it takes.
+        in_flight: Calls at a time.
+        timeout: Seconds of a whole request.
+        give_up_after: Seconds of an outage until the run ends.
+        transport: Another way than the network: the local API's in-process door.
+    """
+
+    access: Access
+    endpoint: Endpoint
+    limit: EndpointLimit
+    in_flight: int
+    timeout: float
+    give_up_after: float
+    transport: httpx.AsyncBaseTransport | None = None
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What went over the wire; grows while chunks are sent."""
+
+    requests: int = 0
+    retries: int = 0
+    throttled: int = 0
+    bytes: int = 0
+    settled: int = 0
+    waited: float = 0.0
+    reasons: list[str] = field(default_factory=list)
+    """Why the delivery ended early, if it did."""
+
+
+def deliver(
+    state: State,
+    lease: Lease,
+    outbox: Path,
+    chunks: Sequence[Chunk],
+    terms: Terms,
+    traffic: Traffic,
+    progress: Callable[[int], None],
+) -> None:
+    """Send the chunks; what comes of each is in the state, `traffic` has the figures.
+
+    An interrupt of the calling thread (Ctrl-C, SIGTERM, a cancel in Dagster) stops taking chunks at once and waits for those in flight.
+
+    Args:
+        state: Where chunks are settled and the rate is shared.
+        lease: The run's.
+        outbox: The change set's file.
+        chunks: Its chunks, in order.
+        terms: How to deliver.
+        traffic: Counts as it goes, so that an interrupted run has its figures too.
+        progress: Told the settled rows now and then, in the calling thread.
+
+    Raises:
+        ApiError: Batch refuses every request.
+        StateError: The state cannot be written; the chunk in question stays `sent`.
+    """
+    stop = threading.Event()
+    sender = _Sender(state, lease, terms, traffic, stop)
+    with ThreadPoolExecutor(1, thread_name_prefix="delivery") as pool:
+        # In a thread of its own, so that an interrupt cannot tear the event loop in the middle of a settlement.
+        future = pool.submit(lambda: asyncio.run(sender.run(_bodies(outbox, chunks))))
+        try:
+            while not future.done():
+                try:
+                    future.result(0.5)
+                except FutureTimeoutError:
+                    progress(traffic.settled)
+        finally:
+            stop.set()
+        progress(traffic.settled)
+
+
+def _bodies(outbox: Path, chunks: Sequence[Chunk]) -> Iterator[tuple[int, Chunk, pl.Series]]:
+    """Each chunk with its operations, read from the outbox one row group at a time."""
+    file = pq.ParquetFile(outbox)
+    groups = iter(range(file.num_row_groups))
+    held = pl.Series(OPERATION, [], dtype=pl.String)
+    for number, chunk in enumerate(chunks):
+        while len(held) < chunk.rows:
+            held = pl.concat([held, pl.from_arrow(file.read_row_group(next(groups), columns=[OPERATION]))[OPERATION]])  # type: ignore[index]
+        yield number, chunk, held.head(chunk.rows)
+        held = held.slice(chunk.rows)
+
+
+class _StoppedError(Exception):
+    """The run was told to stop while a chunk was waiting for its turn."""
+
+
+class _Sender:
+    """The event loop's side: workers that share one queue of chunks, one rate bucket and one opinion on whether Batch is there."""
+
+    def __init__(self, state: State, lease: Lease, terms: Terms, traffic: Traffic, stop: threading.Event) -> None:
+        self._state = state
+        self._lease = lease
+        self._terms = terms
+        self._traffic = traffic
+        self._stop = stop
+        self._queue_at_bucket = asyncio.Lock()
+        self._failing_since: float | None = None
+        self._unverified = 0
+        self._error: ConnectorError | None = None
+        self._burst = rate.burst(terms.limit.burst, terms.limit.per_second, terms.limit.per_call)
+
+    async def run(self, bodies: Iterator[tuple[int, Chunk, pl.Series]]) -> None:
+        terms = self._terms
+        async with connect(
+            terms.access, timeout=terms.timeout, connections=terms.in_flight, transport=terms.transport
+        ) as client:
+            workers = {asyncio.create_task(self._work(client, bodies)) for _ in range(terms.in_flight)}
+            working = workers
+            drained_by = float("inf")
+            while working and time.monotonic() < drained_by:
+                done, working = await asyncio.wait(working, timeout=_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if any(worker.exception() for worker in done):
+                    self._stop.set()  # the others settle what they have in flight
+                if self._stop.is_set():
+                    drained_by = min(drained_by, time.monotonic() + DRAIN_SECONDS)
+            for worker in working:
+                worker.cancel()  # its chunk stays `sent`: an unknown outcome
+            await asyncio.gather(*working, return_exceptions=True)
+        for worker in workers - working:
+            worker.result()
+        if self._error:
+            raise self._error
+
+    async def _work(self, client: Client, bodies: Iterator[tuple[int, Chunk, pl.Series]]) -> None:
+        while not self._stop.is_set() and (item := next(bodies, None)):
+            number, chunk, operations = item
+            state, refusals = "planned", []
+            try:
+                state, refusals = await self._chunk(client, number, operations)
+            except _StoppedError as stopped:
+                state = str(stopped)
+            runs.settle(self._state, self._lease, number, state, refusals)
+            if state == "done":
+                self._traffic.settled += chunk.rows
+
+    async def _chunk(self, client: Client, number: int, operations: pl.Series) -> tuple[str, list[Refusal]]:
+        """The chunk's final state and refusals; halves what Batch will not take until the guilty row is alone."""
+        refusals: list[Refusal] = []
+        unknown = False
+        parts = [(0, operations)]
+        while parts:
+            first, part = parts.pop(0)
+            outcome, doubtful = await self._settled(client, number, part, unknown=unknown)
+            unknown |= doubtful
+            match outcome.verdict:
+                case Verdict.ACCEPTED:
+                    refusals += [refusal._replace(row=refusal.row + first) for refusal in outcome.refusals]
+                case Verdict.SPLIT if len(part) > 1:
+                    half = len(part) // 2
+                    parts = [(first, part.head(half)), (first + half, part.slice(half)), *parts]
+                case Verdict.SPLIT:
+                    refusals.append(Refusal(first, None, outcome.reason))
+                case _:
+                    return ("unknown" if unknown or first else "planned"), []
+        return "done", refusals
+
+    async def _settled(self, client: Client, number: int, part: pl.Series, *, unknown: bool) -> tuple[Outcome, bool]:
+        """The same bytes, until there is an outcome to act on; and whether an attempt may have been applied unseen."""
+        content = body(part)
+        doubtful = False
+        outcome = Outcome(Verdict.LATER, "")
+        for attempt in range(TRIES):
+            await self._pace(len(part), "unknown" if unknown or doubtful else "planned")
+            runs.mark_sent(self._state, self._lease, number)
+            self._traffic.requests += 1
+            self._traffic.retries += attempt > 0
+            self._traffic.bytes += len(content)
+            outcome = await profiles.send(client, self._terms.endpoint, content, len(part))
+            if outcome.verdict in (Verdict.UNKNOWN, Verdict.UNVERIFIED):
+                doubtful = True
+                runs.mark_unknown(self._state, self._lease, number)
+            if not await self._again(outcome, attempt, "unknown" if unknown or doubtful else "planned"):
+                break
+        return outcome, doubtful
+
+    async def _again(self, outcome: Outcome, attempt: int, state: str) -> bool:
+        """Whether the same bytes go once more, after the wait that this takes."""
+        match outcome.verdict:
+            case Verdict.ACCEPTED | Verdict.SPLIT:
+                self._failing_since, self._unverified = None, 0
+                return False
+            case Verdict.STOP:
+                remedy = (
+                    "check batch.project_key, batch.rest_key and batch.base_url; nothing is lost, the next run goes on"
+                )
+                self._halt(ApiError(f"Batch refuses the request: {outcome.reason}", remedy=remedy))
+                return False
+            case Verdict.UNVERIFIED:
+                self._unverified += 1
+                if self._unverified >= UNVERIFIED_MAX:
+                    self._halt(
+                        None,
+                        f"{self._unverified} answers in a row that cannot be trusted, the last: {outcome.reason}",
+                    )
+                return False
+        self._traffic.throttled += outcome.reason.startswith("429")
+        logger.info("sync %s: %s; attempt %d", self._lease.sync, outcome.reason, attempt + 1)
+        pause = random.uniform(0, min(_BACKOFF_MAX, _BACKOFF_FIRST * 2**attempt))  # noqa: S311 - spreads retries, guards nothing
+        if outcome.retry_after is not None or outcome.reason.startswith("429"):
+            pause = max(outcome.retry_after or 0.0, pause)
+            rate.hold(self._state, self._terms.endpoint, pause)
+        self._watch_outage(outcome, pause)
+        if attempt + 1 < TRIES:
+            await self._sleep(pause, state)
+        return True
+
+    def _watch_outage(self, outcome: Outcome, pause: float) -> None:
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        if now + pause - self._failing_since > self._terms.give_up_after:
+            self._halt(
+                None,
+                f"no request succeeded for {self._terms.give_up_after:.0f} s, the last: {outcome.reason}",
+            )
+
+    def _halt(self, error: ConnectorError | None, reason: str = "") -> None:
+        self._error = self._error or error
+        if reason and not self._traffic.reasons:
+            self._traffic.reasons.append(reason)
+        self._stop.set()
+
+    async def _pace(self, profiles_: int, state: str) -> None:
+        """Wait for this body's share of the rate; one worker at a time, so that they leave in the order of their bookings."""
+        async with self._queue_at_bucket:
+            if self._stop.is_set():
+                raise _StoppedError(state)
+            limit = self._terms.limit
+            wait = rate.reserve(
+                self._state, self._terms.endpoint, profiles_, per_second=limit.per_second, burst=self._burst
+            )
+            self._traffic.waited += max(wait, 0.0)
+            while wait > 0:
+                await self._sleep(wait, state)
+                wait = rate.held(self._state, self._terms.endpoint)
+
+    async def _sleep(self, seconds: float, state: str) -> None:
+        """Sleep, but not through a stop."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self._stop.is_set():
+                raise _StoppedError(state)
+            await asyncio.sleep(min(left, _POLL_SECONDS))
+        if self._stop.is_set():
+            raise _StoppedError(state)
+
+
+__all__ = ["DRAIN_SECONDS", "TRIES", "Terms", "Traffic", "deliver"]

@@ -1,0 +1,243 @@
+"""Columns to typed attributes: which column feeds which attribute, and which values stay back and why."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal, NamedTuple
+
+import polars as pl
+from pydantic import Field
+
+from connector import rules
+from connector._model import Model
+from connector.errors import WarehouseError
+from connector.rules import AttributeType, Rule, Typed
+
+KEY = "#key"
+WITHHELD = "#withheld"
+"""Names of our own columns start with '#', which no attribute can."""
+
+ATTRIBUTES_MAX = 50
+"""Attributes of one operation: the limit of the web SDK and of Batch's own Segment destination."""
+
+ATTRIBUTE_NAME = re.compile(r"[a-z0-9_]{1,30}")
+
+
+class AttributeMapping(Model):
+    """Where an attribute's value comes from and how it is sent."""
+
+    column: str = Field(min_length=1)
+    type: AttributeType | None = None
+    on_null: Literal["clear", "keep"] = "clear"
+    unordered: bool = False
+
+
+class Column(NamedTuple):
+    """One column of a source: its name as the warehouse spells it, its Polars type, and whether its text is JSON."""
+
+    name: str
+    dtype: pl.DataType
+    json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute of a sync, resolved against the source's columns."""
+
+    name: str
+    type: AttributeType
+    column: str
+    keep: bool
+    """True: a null is not sent, what Batch holds stays."""
+
+    @property
+    def json_key(self) -> str:
+        """The key under which Batch expects the value: `date(x)`, `url(x)` or the name itself."""
+        return f"{self.type}({self.name})" if self.type in ("date", "url") else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """A sync's mapping, ready to be applied to record batches of its source."""
+
+    key_column: str
+    key: Typed
+    attributes: tuple[Attribute, ...]
+    values: tuple[Typed, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        """The source columns that have to be read, each once."""
+        return list(dict.fromkeys([self.key_column, *(attribute.column for attribute in self.attributes)]))
+
+
+class Mapped(NamedTuple):
+    """A record batch, judged.
+
+    Attributes:
+        valid: `#key` (String, not null), one column an attribute (type by `rules.VALUE_DTYPE`, null where the source has no value or the value is
+            withheld) and `#withheld` (UInt64, bit i set: attribute i's value breaks a rule).
+        rejected: One row a broken rule: `key` (String, null if the source's is), `attribute` (String, null: the whole row), `reason` (String).
+    """
+
+    valid: pl.DataFrame
+    rejected: pl.DataFrame
+
+
+def resolve(
+    columns: Sequence[Column],
+    key: str,
+    attributes: dict[str, AttributeMapping] | None,
+    *,
+    cursor: str | None = None,
+    timezone: str = "UTC",
+) -> Mapping:
+    """The mapping of a source with these columns.
+
+    Args:
+        columns: The source's columns.
+        key: Column of the custom ID.
+        attributes: Batch name to mapping; None takes every other column, by the Cloud Sync conventions.
+        cursor: Column that is not sent without an `attributes` block.
+        timezone: Zone of naive timestamps.
+
+    Raises:
+        WarehouseError: A column is missing, or its type cannot become what the mapping asks; all mistakes at once.
+    """
+    problems: list[str] = []
+    key_column = _find(columns, key, "key", problems)
+    if attributes is None:
+        attributes = _conventional(columns, {key_column and key_column.name, _name_of(columns, cursor)}, problems)
+    resolved, values = [], []
+    for name, mapping in attributes.items():
+        column = _find(columns, mapping.column, f"attribute '{name}'", problems)
+        if column is None:
+            continue
+        try:
+            type_ = mapping.type or rules.NATIVE_TYPES.get(name) or rules.inferred(column.dtype, json=column.json)
+            value = rules.typed(column.name, column.dtype, type_, timezone=timezone, unordered=mapping.unordered)
+        except rules.UnsupportedError as error:
+            problems.append(f"attribute '{name}', column '{column.name}': {error}")
+            continue
+        resolved.append(Attribute(name, type_, column.name, mapping.on_null == "keep"))
+        values.append(rules.Typed(value.value, value.rules + rules.native_rules(name, value.value)))
+    key_typed = None
+    if key_column is not None:
+        try:
+            key_typed = rules.key_text(key_column.name, key_column.dtype)
+        except rules.UnsupportedError as error:
+            problems.append(f"key column '{key_column.name}': {error}")
+    if len(attributes) > ATTRIBUTES_MAX:
+        problems.append(
+            f"{len(attributes)} attributes, an operation takes {ATTRIBUTES_MAX}; split the sync in two, or name fewer under attributes"
+        )
+    if problems or key_column is None or key_typed is None:
+        raise WarehouseError("; ".join(problems), remedy="correct the mapping or the source")
+    return Mapping(key_column.name, key_typed, tuple(resolved), tuple(values))
+
+
+def apply(mapping: Mapping, frame: pl.DataFrame) -> Mapped:
+    """Judge a record batch: what can be sent, and every value and row that cannot, with its reason.
+
+    Args:
+        mapping: From `resolve`.
+        frame: Holds at least `mapping.columns`.
+    """
+    names = [attribute.name for attribute in mapping.attributes]
+    judged = frame.select(
+        mapping.key.value.alias(KEY),
+        _reason(mapping.key.rules).alias("#reason"),
+        *(value.value.alias(name) for name, value in zip(names, mapping.values, strict=True)),
+        *(_reason(value.rules).alias(f"#reason {name}") for name, value in zip(names, mapping.values, strict=True)),
+    )
+    withheld = pl.sum_horizontal(
+        pl.lit(0, pl.UInt64),
+        *(pl.col(f"#reason {name}").is_not_null().cast(pl.UInt64) * (1 << bit) for bit, name in enumerate(names)),
+    )
+    judged = judged.with_columns(withheld.alias(WITHHELD))
+    valid = judged.filter(pl.col("#reason").is_null()).select(
+        KEY,
+        *(pl.when(pl.col(f"#reason {name}").is_null()).then(pl.col(name)).alias(name) for name in names),
+        WITHHELD,
+    )
+    return Mapped(valid, _rejected(judged, names))
+
+
+def _reason(broken: Sequence[Rule]) -> pl.Expr:
+    """The first broken rule's reason (Categorical text), null where none is."""
+    return pl.coalesce(
+        *(pl.when(rule.broken).then(pl.lit(rule.reason)) for rule in broken), pl.lit(None, dtype=pl.String)
+    )
+
+
+def _rejected(judged: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    bad_keys = judged.filter(pl.col("#reason").is_not_null()).select(
+        pl.col(KEY).alias("key"),
+        pl.lit(None, dtype=pl.String).alias("attribute"),
+        pl.col("#reason").alias("reason"),
+    )
+    suspects = judged.filter(pl.col("#reason").is_null() & (pl.col(WITHHELD) != 0))
+    bad_values = [
+        suspects.filter(pl.col(f"#reason {name}").is_not_null()).select(
+            pl.col(KEY).alias("key"),
+            pl.lit(name).alias("attribute"),
+            pl.col(f"#reason {name}").alias("reason"),
+        )
+        for name in names
+    ]
+    return pl.concat([bad_keys, *bad_values] if suspects.height else [bad_keys])
+
+
+def _find(columns: Sequence[Column], name: str, role: str, problems: list[str]) -> Column | None:
+    """The column of that name; without case where only one is meant. A miss is noted in `problems`."""
+    exact = [column for column in columns if column.name == name]
+    loose = exact or [column for column in columns if column.name.lower() == name.lower()]
+    if len(loose) == 1:
+        return loose[0]
+    close = get_close_matches(name, [column.name for column in columns], n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else f"; it has {', '.join(column.name for column in columns)}"
+    problems.append(f"{role}: the source has no column '{name}'{hint}")
+    return None
+
+
+def _name_of(columns: Sequence[Column], name: str | None) -> str | None:
+    found = _find(columns, name, "", []) if name else None
+    return found.name if found else None
+
+
+def _conventional(
+    columns: Sequence[Column], not_sent: set[str | None], problems: list[str]
+) -> dict[str, AttributeMapping]:
+    """Every column under the name that Batch Cloud Sync would give it."""
+    found: dict[str, AttributeMapping] = {}
+    for column in columns:
+        if column.name in not_sent:
+            continue
+        name, type_ = _conventional_name(column.name)
+        if name in found:
+            problems.append(
+                f"columns '{found[name].column}' and '{column.name}' both become attribute '{name}'; map one of them under attributes"
+            )
+        elif not (ATTRIBUTE_NAME.fullmatch(name) or _is_native(name)):
+            problems.append(
+                f"column '{column.name}' would become attribute '{name}', names are 1 to 30 of a-z, 0-9 and _; map it under attributes"
+            )
+        found[name] = AttributeMapping(column=column.name, type=type_)
+    return found
+
+
+def _conventional_name(column: str) -> tuple[str, AttributeType | None]:
+    prefix, separator, rest = column.lower().partition("__")
+    match prefix if separator and rest else "":
+        case "date":
+            return rest, "date"
+        case "url":
+            return rest, "url"
+        case "batch":
+            return f"${rest}", None
+    return column.lower(), None
+
+
+def _is_native(name: str) -> bool:
+    return name in rules.NATIVE_TYPES

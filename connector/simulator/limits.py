@@ -1,0 +1,101 @@
+"""The Profile API's limits with their sources, switches for what nobody documents, and the token bucket."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Endpoint = Literal["update", "mass-update"]
+
+UPDATE_OPERATIONS = 200
+"""Operations in one call of `profiles/update`. Source: Batch's page of that endpoint."""
+
+MASS_UPDATE_OPERATIONS = 10_000
+"""Operations in one call of `profiles/mass-update`. Source: Batch's page of that endpoint."""
+
+ATTRIBUTES = 50
+"""Attributes in one operation. Source: Batch's web SDK and its Segment destination."""
+
+ARRAY_ATTRIBUTES = 15
+"""Array attributes before a warning. Source: Batch's web SDK; unconfirmed for the REST API."""
+
+CUSTOM_ID_LENGTH = 512
+"""UTF-16 units of a custom id. Unconfirmed: Batch's mobile SDKs take 1,024."""
+
+STRING_LENGTH = 300
+"""UTF-16 units of a text, also inside an array. Source: the page of `profiles/update`."""
+
+URL_LENGTH = 2048
+"""UTF-16 units of a URL. Source: the page of `profiles/update` and Batch's SDKs."""
+
+ARRAY_ITEMS = 25
+"""Items of an array, or of one side of `$add`/`$remove`. Source: Batch's SDKs."""
+
+EMAIL_LENGTH = 256
+"""UTF-16 units of `$email_address`. Source: Batch's mobile SDKs; the web SDK takes 128."""
+
+INTEGER_RANGE = range(-(2**63), 2**63)
+"""Signed 64 bits. Source: Batch's mobile SDKs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A token bucket's shape: operations per second, and how many at once."""
+
+    per_second: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a simulator enforces; the defaults are the documented limits.
+
+    Attributes:
+        update_rate: Operations on `update`; None switches the limit off.
+        mass_update_rate: Operations on `mass-update`; None switches the limit off.
+        retry_after: Whether a throttled call is told how long to wait (Batch documents no such header).
+        body_bytes: Largest body before a 413; None for no limit (Batch documents none).
+        bad_identifier: Whether a bad identifier refuses the whole call or only its operation.
+        too_many_attributes: Whether more than 50 attributes refuse their operation or the whole call.
+        empty_call: Whether an empty array is refused.
+    """
+
+    update_operations: int = UPDATE_OPERATIONS
+    mass_update_operations: int = MASS_UPDATE_OPERATIONS
+    update_rate: Rate | None = Rate(300, 1000)
+    mass_update_rate: Rate | None = Rate(10_000, 10_000)
+    retry_after: bool = False
+    body_bytes: int | None = None
+    custom_id_length: int = CUSTOM_ID_LENGTH
+    bad_identifier: Literal["call", "operation"] = "call"
+    too_many_attributes: Literal["call", "operation"] = "operation"
+    empty_call: Literal["refuse", "accept"] = "refuse"
+
+    def operations(self, endpoint: Endpoint) -> int:
+        """The most operations that one call may hold."""
+        return self.update_operations if endpoint == "update" else self.mass_update_operations
+
+    def rate(self, endpoint: Endpoint) -> Rate | None:
+        """The endpoint's rate, or None where it is switched off."""
+        return self.update_rate if endpoint == "update" else self.mass_update_rate
+
+
+class TokenBucket:
+    """Full at first, refilled steadily; a call takes all its tokens or none."""
+
+    # Sums of floats stray by far less; an operation is 1.
+    _ROUNDING = 1e-6
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        self._rate = rate
+        self._tokens = float(rate.burst)
+        self._seen = now
+
+    def take(self, tokens: int, now: float) -> float:
+        """0 if the tokens were there and are taken, else the seconds until they would be."""
+        elapsed = max(0.0, now - self._seen)
+        self._seen = now
+        self._tokens = min(self._rate.burst, self._tokens + elapsed * self._rate.per_second)
+        missing = tokens - self._tokens
+        if missing > self._ROUNDING:
+            return missing / self._rate.per_second
+        self._tokens = max(0.0, -missing)
+        return 0.0

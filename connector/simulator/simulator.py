@@ -1,0 +1,132 @@
+"""The local Profile API: every project it serves, and the door for Python."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from starlette.applications import Starlette
+
+from connector.errors import UsageError
+from connector.simulator.app import build_app
+from connector.simulator.limits import Settings
+from connector.simulator.profiles import ProfileFile, Profiles
+from connector.simulator.project import Clock, Project, Request
+
+
+class Simulator:
+    """A stand-in for Batch's Profile API with the documented rules and limits.
+
+    Each method speaks of the project it is given, by default the only one, and gives what the control route
+    of the same name gives. Safe to use while a server thread serves `app`.
+    """
+
+    def __init__(
+        self,
+        credentials: Mapping[str, str],
+        *,
+        settings: Settings | None = None,
+        clock: Clock = time.monotonic,
+        folder: Path | None = None,
+        record: bool = False,
+    ) -> None:
+        """A simulator of these projects.
+
+        Args:
+            credentials: REST API key by project key.
+            settings: Limits to enforce, by default the documented ones.
+            clock: Seconds that never go back; drives the rate limits and late writes.
+            folder: Where profiles survive a restart; by default they live in memory. Late writes always do.
+            record: Whether `requests` keeps every call with its custom ids.
+
+        Raises:
+            StateError: The folder cannot be used, or another simulator holds it.
+        """
+        self.credentials = dict(credentials)
+        self.sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self._file = ProfileFile(folder) if folder else None
+        self._projects = {
+            key: Project(Profiles(key, self._file), settings or Settings(), clock, record=record)
+            for key in self.credentials
+        }
+
+    @cached_property
+    def app(self) -> Starlette:
+        """The ASGI application for callers in this process."""
+        return build_app(self)
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """Counts of the only project; see `Tally`."""
+        return self.project().stats()
+
+    @property
+    def requests(self) -> list[Request]:
+        """Every call to the only project, if this simulator records."""
+        return self.project().requests
+
+    def project(self, key: str | None = None) -> Project:
+        """The project of this key, by default the only one.
+
+        Raises:
+            UsageError: There is no such project, or there are several and no key was given.
+        """
+        if key is None and len(self._projects) == 1:
+            return next(iter(self._projects.values()))
+        if key is None or key not in self._projects:
+            found = "no project was named" if key is None else "the simulator has no project of that key"
+            raise UsageError(found, remedy=f"name one of its {len(self._projects)} projects")
+        return self._projects[key]
+
+    def accountable(self, key: str) -> Project | None:
+        """The project whose counts show a call that named this one: it, or the only one there is."""
+        alone = next(iter(self._projects.values())) if len(self._projects) == 1 else None
+        return self._projects.get(key, alone)
+
+    def profiles(
+        self, after: str | None = None, limit: int | None = None, *, project: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Profiles behind `after` in the order of their custom ids, at most `limit` (default: all)."""
+        return self.project(project).profiles(after, limit)
+
+    def profile(self, custom_id: str, *, project: str | None = None) -> dict[str, Any] | None:
+        """One profile, or None."""
+        return self.project(project).profile(custom_id)
+
+    def inject(self, *faults: dict[str, Any], project: str | None = None) -> None:
+        """Queue faults for the next calls (see `Fault`).
+
+        Raises:
+            UsageError: A fault has an unknown field or a bad value; none is queued.
+        """
+        self.project(project).inject(*faults)
+
+    def clear_faults(self, *, project: str | None = None) -> None:
+        """Drop the faults that no call has met yet."""
+        self.project(project).clear_faults()
+
+    def reset(self, *, project: str | None = None) -> None:
+        """Forget profiles, faults, counts and late writes; full buckets."""
+        self.project(project).reset()
+
+    def configure(self, *, project: str | None = None, **changes: Any) -> None:  # noqa: ANN401 - fields of Settings
+        """Change some fields of the project's `Settings`; its buckets are full again."""
+        target = self.project(project)
+        target.configure(replace(target.settings, **changes))
+
+    def close(self) -> None:
+        """Release the folder."""
+        if self._file:
+            self._file.close()
+
+    def __enter__(self) -> "Simulator":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

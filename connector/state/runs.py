@@ -1,0 +1,199 @@
+"""Runs, their chunks, and what stays due: the book that makes a killed run resumable."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+import sqlalchemy as sa
+
+from connector.outcome import Refusal
+from connector.payload import Chunk
+from connector.state.database import CHUNKS, DUE, REJECTS, RUNS, State
+from connector.state.lease import Lease
+
+RUNS_KEPT = 200
+"""Finished runs that `status` can still show, a sync."""
+
+DUE_SCHEMA = pl.Schema({
+    "key": pl.String(), "reason": pl.String(), "whole": pl.Boolean(), "not_before": pl.Float64(),
+    "quiet_until": pl.Float64(), "source_hash": pl.UInt64(),
+})  # fmt: skip
+"""Keys that are due again. `reason`: unknown, refused or withheld; times in seconds since 1970; `source_hash`: the row's when it was last tried."""
+
+REJECTS_SCHEMA = pl.Schema({
+    "key": pl.String(), "attribute": pl.String(), "source": pl.String(), "reason": pl.String(), "attempts": pl.Int64(),
+    "first_seen": pl.Float64(), "last_seen": pl.Float64(),
+})  # fmt: skip
+"""Rejected (by Batch) and invalid (by our rules) values; key and attribute '' where the source's key is null or the whole row is meant."""
+
+
+class ChunkRow(NamedTuple):
+    """A chunk as the database knows it."""
+
+    number: int
+    first: int
+    rows: int
+    state: str
+    unknown_at: float | None
+    settled_at: float | None
+    refusals: list[list[Any]] | None
+
+
+def outbox(state: State, run: str) -> Path:
+    """The file of a run's operations, in chunk order; it exists while the run is open."""
+    return state.folder / "outbox" / f"{run}.parquet"
+
+
+def open_run(connection: sa.Connection, lease: Lease, attributes: dict[str, str], chunks: Sequence[Chunk]) -> None:
+    """Note a run and its chunks, all `planned`: durable before the first byte leaves."""
+    lease.check(connection)
+    connection.execute(
+        sa.insert(RUNS),
+        {"id": lease.run, "sync": lease.sync, "started": time.time(), "attributes": attributes},
+    )
+    if chunks:
+        rows = [
+            {
+                "run": lease.run,
+                "number": number,
+                "first": chunk.first,
+                "rows": chunk.rows,
+                "state": "planned",
+                "attempts": 0,
+            }
+            for number, chunk in enumerate(chunks)
+        ]
+        connection.execute(sa.insert(CHUNKS), rows)
+
+
+def mark_sent(state: State, lease: Lease, number: int) -> None:
+    """The next attempt of a chunk is about to leave."""
+    with state.write() as connection:
+        lease.check(connection)
+        _update(connection, lease, number, state="sent", attempts=CHUNKS.c.attempts + 1)
+
+
+def mark_unknown(state: State, lease: Lease, number: int) -> None:
+    """An attempt ended without an answer that could be believed; it may still be applied."""
+    with state.write() as connection:
+        lease.check(connection)
+        _update(connection, lease, number, unknown_at=time.time())
+
+
+def settle(state: State, lease: Lease, number: int, outcome: str, refusals: Sequence[Refusal] = ()) -> None:
+    """A chunk came to its end in this run: `done` (acknowledged but for `refusals`), `unknown`, or `planned` again (nothing was applied)."""
+    with state.write() as connection:
+        lease.check(connection)
+        _update(
+            connection,
+            lease,
+            number,
+            state=outcome,
+            settled_at=time.time(),
+            refusals=[list(refusal) for refusal in refusals],
+        )
+
+
+def _update(connection: sa.Connection, lease: Lease, number: int, **values: Any) -> None:  # noqa: ANN401 - columns of one table
+    connection.execute(
+        sa.update(CHUNKS).where((CHUNKS.c.run == lease.run) & (CHUNKS.c.number == number)).values(**values)
+    )
+
+
+def unfinished(state: State, sync: str) -> list[tuple[str, dict[str, str]]]:
+    """Runs that ended without a word, oldest first: id, and the attributes (name to type) of their rows."""
+    with state.read() as connection:
+        rows = connection.execute(
+            sa.select(RUNS.c.id, RUNS.c.attributes)
+            .where((RUNS.c.sync == sync) & RUNS.c.finished.is_(None))
+            .order_by(RUNS.c.started)
+        )
+        return [(row.id, row.attributes or {}) for row in rows]
+
+
+def chunk_rows(state: State, run: str) -> list[ChunkRow]:
+    """A run's chunks in order."""
+    names = [CHUNKS.c[name] for name in ChunkRow._fields]
+    with state.read() as connection:
+        return [
+            ChunkRow(*row)
+            for row in connection.execute(
+                sa.select(*names).where(CHUNKS.c.run == run).order_by(CHUNKS.c.number)
+            ).tuples()
+        ]
+
+
+def close_run(connection: sa.Connection, lease: Lease, run: str, report: dict[str, Any]) -> None:
+    """The run is over: its report stays, its chunks go."""
+    connection.execute(sa.delete(CHUNKS).where(CHUNKS.c.run == run))
+    closed = connection.execute(sa.update(RUNS).where(RUNS.c.id == run).values(finished=time.time(), report=report))
+    if not closed.rowcount:  # it ended before it had anything to send
+        values = {
+            "id": run,
+            "sync": lease.sync,
+            "started": report["started"],
+            "finished": time.time(),
+            "report": report,
+        }
+        connection.execute(sa.insert(RUNS), values)
+    kept = sa.select(RUNS.c.id).where(RUNS.c.sync == lease.sync).order_by(RUNS.c.started.desc()).limit(RUNS_KEPT)
+    connection.execute(
+        sa.delete(RUNS).where((RUNS.c.sync == lease.sync) & RUNS.c.finished.is_not(None) & RUNS.c.id.not_in(kept))
+    )
+
+
+def reports(state: State, sync: str | None = None) -> list[dict[str, Any]]:
+    """Reports of the last runs, newest first; of one sync or of all. A run still open has an outcome of `open`."""
+    query = sa.select(RUNS).order_by(RUNS.c.started.desc())
+    with state.read() as connection:
+        rows = connection.execute(query.where(RUNS.c.sync == sync) if sync else query).mappings().all()
+    return [
+        {
+            **(row["report"] or {"sync": row["sync"], "run": row["id"], "outcome": "open"}),
+            "started": row["started"],
+            "finished": row["finished"],
+        }
+        for row in rows
+    ]
+
+
+def due(state: State, sync: str) -> pl.DataFrame:
+    """The sync's keys that are due again, by DUE_SCHEMA."""
+    names = [DUE.c[name] for name in DUE_SCHEMA]
+    with state.read() as connection:
+        rows = connection.execute(sa.select(*names).where(DUE.c.sync == sync)).tuples().all()
+    text = pl.Schema({**DUE_SCHEMA, "source_hash": pl.String()})
+    return pl.DataFrame([tuple(row) for row in rows], schema=text, orient="row").cast({"source_hash": pl.UInt64})
+
+
+def rejects(state: State, sync: str) -> pl.DataFrame:
+    """The sync's rejected and invalid values, by REJECTS_SCHEMA."""
+    names = [REJECTS.c[name] for name in REJECTS_SCHEMA]
+    with state.read() as connection:
+        rows = (
+            connection.execute(
+                sa.select(*names).where(REJECTS.c.sync == sync).order_by(REJECTS.c.key, REJECTS.c.attribute)
+            )
+            .tuples()
+            .all()
+        )
+    return pl.DataFrame([tuple(row) for row in rows], schema=REJECTS_SCHEMA, orient="row")
+
+
+def replace_due(connection: sa.Connection, sync: str, frame: pl.DataFrame) -> None:
+    """Make `frame` (DUE_SCHEMA) the sync's keys that are due again."""
+    connection.execute(sa.delete(DUE).where(DUE.c.sync == sync))
+    _insert(connection, DUE, sync, frame.with_columns(pl.col("source_hash").cast(pl.String)))
+
+
+def replace_rejects(connection: sa.Connection, sync: str, frame: pl.DataFrame) -> None:
+    """Make `frame` (REJECTS_SCHEMA) the sync's rejected and invalid values."""
+    connection.execute(sa.delete(REJECTS).where(REJECTS.c.sync == sync))
+    _insert(connection, REJECTS, sync, frame)
+
+
+def _insert(connection: sa.Connection, table: sa.Table, sync: str, frame: pl.DataFrame) -> None:
+    for part in frame.iter_slices(20_000):
+        connection.execute(sa.insert(table), part.with_columns(pl.lit(sync).alias("sync")).to_dicts())

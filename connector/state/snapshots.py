@@ -1,0 +1,224 @@
+"""What Batch accepted, row by row: immutable Parquet files, and the manifest in the database that names them.
+
+A file has `#key`, `#kh`, `#rh`, `#deleted` (Boolean: the profile left), `#at` (Int64, seconds since 1970: when it was acknowledged) and one `h:NAME` an attribute.
+Of rows with one key hash the last one counts. No value is kept, only keyed hashes: nothing personal lies here but the key.
+"""
+
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow.parquet as pq
+import sqlalchemy as sa
+
+from connector.changes import Index
+from connector.errors import StateError
+from connector.hashing import HASH, KEY_HASH, NULL, ROW_HASH, VERSION, row_hashes, self_test
+from connector.mapping import KEY
+from connector.state.database import SNAPSHOTS, State, translated
+
+DELETED = "#deleted"
+AT = "#at"
+
+FILES_MAX = 32
+"""Files of a snapshot before they are folded into one: each costs a read at every run."""
+
+ORPHAN_SECONDS = 3600
+"""Age at which a file that nothing names is nobody's: a reader of the generation before may still hold younger ones."""
+
+_WAYS_OUT = (
+    "restore the state folder from a backup, or send everything again on purpose with: connector run {sync} --resend"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One generation of a sync's snapshot.
+
+    Attributes:
+        folder: Where its files lie.
+        manifest: `files` (name, rows, sha256), `key`, `attributes` (name to type), `hash_version`, `self_test`, `cursor`, `full_read_at`.
+        generation: 0 where nothing was ever delivered.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    generation: int
+
+    @property
+    def files(self) -> list[dict[str, Any]]:
+        """Name, rows and SHA-256 of each file, oldest first."""
+        return list(self.manifest.get("files", []))
+
+    def index(self) -> Index:
+        """The live rows' hashes and places: 24 bytes a row in memory."""
+        parts = [
+            pl.read_parquet(self.folder / file["name"], columns=[KEY_HASH, ROW_HASH, DELETED]) for file in self.files
+        ]
+        if not parts:
+            return Index(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int64))
+        rows = pl.concat(parts)
+        keys = rows[KEY_HASH].to_numpy()
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        newest = np.append(ordered[1:] != ordered[:-1], True)  # noqa: FBT003
+        live = order[newest][~rows[DELETED].to_numpy()[order[newest]]]
+        return Index(keys[live], rows[ROW_HASH].to_numpy()[live], live.astype(np.int64))
+
+    def rows(self, positions: npt.NDArray[np.int64], attributes: Iterable[str]) -> pl.DataFrame:
+        """`#key` and the `h:` hashes of the rows at these places, in their order; null and NULL at -1 and in columns a file lacks."""
+        columns = [KEY, *(HASH + name for name in attributes)]
+        order = np.argsort(positions, kind="stable")
+        wanted = positions[order]
+        parts = [_blank(int(np.searchsorted(wanted, 0)), columns)]
+        first = 0
+        for file in self.files:
+            low, high = np.searchsorted(wanted, [first, first + file["rows"]])
+            if low < high:
+                parts.append(_take(self.folder / file["name"], wanted[low:high] - first, columns))
+            first += file["rows"]
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        return pl.concat(parts)[back]
+
+
+def load(state: State, sync: str) -> Snapshot:
+    """The sync's current snapshot, every file's checksum compared.
+
+    Raises:
+        StateError: A file is missing or altered, or its hashes are of another recipe.
+    """
+    folder = state.folder / "snapshots" / sync
+    with state.read() as connection:
+        row = connection.execute(sa.select(SNAPSHOTS).where(SNAPSHOTS.c.sync == sync)).mappings().one_or_none()
+    if row is None:
+        return Snapshot(folder, {}, 0)
+    snapshot = Snapshot(folder, row["manifest"], row["generation"])
+    remedy = _WAYS_OUT.format(sync=sync)
+    for file in snapshot.files:
+        path = folder / file["name"]
+        if not path.exists():
+            raise StateError(f"sync '{sync}': the snapshot file '{path}' is missing", remedy=remedy)
+        if _checksum(path) != file["sha256"]:
+            raise StateError(
+                f"sync '{sync}': the snapshot file '{path}' was altered: its checksum differs", remedy=remedy
+            )
+    if (row["manifest"]["hash_version"], row["manifest"]["self_test"]) != (VERSION, self_test(state.seed)):
+        raise StateError(
+            f"sync '{sync}': the snapshot's hashes were made by another recipe than this software's",
+            remedy=remedy,
+        )
+    return snapshot
+
+
+def write(snapshot: Snapshot, frames: Iterable[pl.DataFrame]) -> dict[str, Any] | None:
+    """A new, durable snapshot file of these rows, not yet named by any manifest; None where there are no rows.
+
+    Args:
+        snapshot: Whose folder it goes to.
+        frames: `#key`, `#kh`, `#deleted`, `#at` and `h:` columns; the row hash is added.
+    """
+    snapshot.folder.mkdir(mode=0o700, exist_ok=True)
+    path = snapshot.folder / f"{uuid.uuid4().hex}.parquet"
+    rows = write_parquet(path, (_with_row_hash(frame) for frame in frames))
+    return {"name": path.name, "rows": rows, "sha256": _checksum(path)} if rows else None
+
+
+def write_parquet(path: Path, frames: Iterable[pl.DataFrame]) -> int:
+    """Write frames of one schema as one Parquet file, a row group each, and make it durable; the number of rows (0: no file).
+
+    Raises:
+        StateError: The disk is full or the folder cannot be written.
+    """
+    rows = 0
+    writer: pq.ParquetWriter | None = None
+    with (
+        translated(path.parent),
+        os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+    ):
+        for frame in frames:
+            if frame.height:
+                table = frame.to_arrow()
+                writer = writer or pq.ParquetWriter(file, table.schema, compression="lz4", write_statistics=False)
+                writer.write_table(table)
+                rows += frame.height
+        if writer:
+            writer.close()
+        file.flush()
+        os.fsync(file.fileno())
+    if rows:
+        _sync_folder(path.parent)
+    else:
+        path.unlink()
+    return rows
+
+
+def folded(snapshot: Snapshot, attributes: Iterable[str]) -> dict[str, Any] | None:
+    """All live rows of a snapshot as one new file, superseded and deleted rows left out, with these attributes only."""
+    live = np.sort(snapshot.index().positions)
+    columns = [KEY, KEY_HASH, DELETED, AT, *(HASH + name for name in attributes)]
+
+    def frames() -> Iterator[pl.DataFrame]:
+        first = 0
+        for file in snapshot.files:
+            low, high = np.searchsorted(live, [first, first + file["rows"]])
+            for start in range(low, high, 500_000):
+                yield _take(snapshot.folder / file["name"], live[start : min(start + 500_000, high)] - first, columns)
+            first += file["rows"]
+
+    return write(snapshot, frames())
+
+
+def store(connection: sa.Connection, sync: str, manifest: dict[str, Any], generation: int) -> None:
+    """Move the pointer: from the end of this transaction the manifest is the truth."""
+    connection.execute(sa.delete(SNAPSHOTS).where(SNAPSHOTS.c.sync == sync))
+    connection.execute(sa.insert(SNAPSHOTS), {"sync": sync, "generation": generation, "manifest": manifest})
+
+
+def sweep(snapshot: Snapshot) -> None:
+    """Remove files that no manifest names, left by a killed run or folded long enough ago that no reader holds them."""
+    named = {file["name"] for file in snapshot.files}
+    for path in snapshot.folder.glob("*.parquet"):
+        if path.name not in named and path.stat().st_mtime < time.time() - ORPHAN_SECONDS:
+            path.unlink(missing_ok=True)
+
+
+def _with_row_hash(frame: pl.DataFrame) -> pl.DataFrame:
+    names = sorted(name for name in frame.columns if name.startswith(HASH))
+    return frame.select(KEY, KEY_HASH, row_hashes(frame.select(names)), DELETED, AT, *names)
+
+
+def _take(path: Path, places: npt.NDArray[np.int64], columns: list[str]) -> pl.DataFrame:
+    """The rows at ascending places of one file."""
+    first, last = int(places[0]), int(places[-1])
+    present = [name for name in columns if name in pl.read_parquet_schema(path)]
+    rows = pl.scan_parquet(path).select(present).slice(first, last - first + 1).collect()[places - first]
+    return rows.with_columns(pl.lit(NULL, pl.UInt64).alias(name) for name in columns if name not in present).select(
+        columns
+    )
+
+
+def _blank(height: int, columns: list[str]) -> pl.DataFrame:
+    nothing = pl.repeat(None, height, dtype=pl.String), pl.repeat(NULL, height, dtype=pl.UInt64)
+    return pl.select(nothing[name.startswith(HASH)].alias(name) for name in columns)
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,12 @@
+"""The warehouses that can be read: a new one adds its file, and its name to this union."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from connector.warehouses.duckdb import DuckDB
+
+Warehouse = Annotated[DuckDB, Field(discriminator="type")]
+"""The settings of any warehouse, told apart by `type`."""
+
+__all__ = ["Warehouse"]

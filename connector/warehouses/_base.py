@@ -1,0 +1,129 @@
+"""What a warehouse must be able to do: one narrow interface, plain values in and out."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+from zoneinfo import ZoneInfo
+
+from connector._model import Model
+
+if TYPE_CHECKING:  # settings are loaded where a start must be quick
+    import polars as pl
+
+RECORD_BATCH_ROWS = 50_000
+"""Rows of one record batch: large enough to be columnar, small enough to bound memory."""
+
+_MINUTE = timedelta(minutes=1)
+
+
+class Column(NamedTuple):
+    """One column of a source: its name as the warehouse spells it, its Polars type, whether it is JSON."""
+
+    name: str
+    dtype: "pl.DataType"
+    """`pl.Object` where the warehouse's type has no counterpart: such a column cannot be read."""
+    json: bool = False
+    """True where the warehouse's own type is semi-structured (JSON, VARIANT, OBJECT, ARRAY as text)."""
+
+
+class Relation(NamedTuple):
+    """What is read: a table by name, or the text of one SELECT. Exactly one of the two is set."""
+
+    table: str | None = None
+    query: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Rows whose cursor lies in the half-open interval [since, until), both aware; None: from the start."""
+
+    column: str
+    since: datetime | None
+    until: datetime
+    timezone: str = "UTC"
+    """The zone of naive cursor columns."""
+
+    def wall_times(self) -> tuple[datetime | None, datetime]:
+        """`since` and `until` for a naive cursor column: the zone's wall times, without a zone.
+
+        Where clocks go back, an hour's wall times come twice: until they came the second time the bound stays
+        before them, so that windows in a row miss no row (some rows come in a later window).
+        """
+        zone = ZoneInfo(self.timezone)
+        return self.since and _wall_time(self.since, zone), _wall_time(self.until, zone)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Rows whose key, written as text the way the mapping writes it, is among `values`."""
+
+    column: str
+    values: Sequence[str]
+
+
+class Reader(Protocol):
+    """An open connection that only reads. One thread at a time."""
+
+    def columns(self, relation: Relation) -> list[Column]:
+        """The columns of the relation, in its order, without reading rows.
+
+        Raises:
+            WarehouseError: There is no such table, or the query is wrong.
+        """
+
+    def now(self) -> datetime:
+        """The warehouse's own clock, aware, in UTC."""
+
+    def read(
+        self, relation: Relation, columns: Sequence[str], rows: Window | Keys | None = None
+    ) -> "Iterator[pl.DataFrame]":
+        """The named columns as frames of one schema and at most RECORD_BATCH_ROWS rows, in no promised order.
+
+        Args:
+            relation: The table or query.
+            columns: Names as `columns` gives them; a name given twice comes once.
+            rows: Which rows; None for all.
+
+        Raises:
+            WarehouseError: The read failed; what was yielded until then must not be taken as complete.
+        """
+
+
+class WarehouseSettings(Model):
+    """Base of each warehouse's settings; `type` tells them apart."""
+
+    @abstractmethod
+    def open(self, root: Path, *, memory: int | None = None) -> AbstractContextManager[Reader]:
+        """Connect, read-only.
+
+        Args:
+            root: The project folder; relative paths are relative to it.
+            memory: Bytes that a warehouse running in this process may use; None for its own default.
+
+        Raises:
+            WarehouseError: It cannot be reached, opened or read.
+        """
+
+    def kind(self) -> str:
+        """The warehouse's type as YAML names it."""
+        return str(getattr(self, "type"))  # noqa: B009 - each subclass declares its own literal
+
+
+def _wall_time(instant: datetime, zone: ZoneInfo) -> datetime:
+    local = instant.astimezone(zone)
+    if local.fold == 0 and _comes_twice(local):
+        local = local.replace(second=0, microsecond=0)
+        while _comes_twice(local - _MINUTE):
+            local -= _MINUTE
+    return local.replace(tzinfo=None, fold=0)
+
+
+def _comes_twice(local: datetime) -> bool:
+    return local.replace(fold=0).timestamp() < local.replace(fold=1).timestamp()
+
+
+__all__ = ["RECORD_BATCH_ROWS", "Column", "Keys", "Reader", "Relation", "WarehouseSettings", "Window"]

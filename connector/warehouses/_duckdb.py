@@ -1,0 +1,310 @@
+"""An open DuckDB file: connecting to it, streaming from it, and its errors in our words."""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol, TypeVar, cast
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+
+from connector.errors import WarehouseError
+from connector.warehouses import _duckdb_sql as sql
+from connector.warehouses._base import RECORD_BATCH_ROWS, Column, Keys, Relation, Window
+
+MEMORY = ":memory:"
+"""The path that means no file."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_VIEW = '"#source"'
+
+_EXPORT_QUERY = "select * from 'export.parquet'"
+
+_TABLES = """
+    SELECT nullif(schema_name, 'main'), table_name FROM duckdb_tables() WHERE NOT internal AND NOT temporary
+    UNION ALL
+    SELECT nullif(schema_name, 'main'), view_name FROM duckdb_views() WHERE NOT internal AND NOT temporary
+"""
+
+_ABOUT_SQL = ("Parser", "Syntax", "Binder", "Catalog", "IO", "Connection", "Permission", "Out of Memory")
+"""Errors whose text is about statements and files; that of any other may quote a row."""
+
+_ABOUT_ROWS = {
+    "Conversion": "a value cannot be converted to the type asked for",
+    "Out of Range": "a number is out of range",
+    "Invalid Input": "a function or a file reader refused its input",
+}
+
+
+def database_path(root: Path, path: str) -> str:
+    """The resolved path of the database file, or `:memory:`.
+
+    Raises:
+        WarehouseError: There is no such file, it cannot be read, or it is no DuckDB database.
+    """
+    if path == MEMORY:
+        return path
+    file = (root / Path(path).expanduser()).resolve()
+    try:
+        with file.open("rb") as opened:
+            magic = opened.read(12)[8:]
+    except FileNotFoundError:
+        raise WarehouseError(
+            f"there is no DuckDB file {file}",
+            remedy=f"check the warehouse's path, which is relative to the project folder {root.resolve()}",
+        ) from None
+    except OSError as error:
+        raise WarehouseError(
+            f"the DuckDB file {file} cannot be read: {error.strerror}",
+            remedy="check the warehouse's path and its permissions",
+        ) from None
+    if magic != b"DUCK":
+        raise WarehouseError(f"{file} is not a DuckDB database", remedy="check the warehouse's path")
+    return str(file)
+
+
+def connect(path: str, patience: float) -> duckdb.DuckDBPyConnection:
+    """A read-only connection, once nobody else holds the file.
+
+    Args:
+        path: From `database_path`.
+        patience: Seconds to wait for a lock.
+
+    Raises:
+        WarehouseError: The file is still locked, or cannot be opened.
+    """
+    deadline = time.monotonic() + patience
+    pause = 0.05
+    while True:
+        try:
+            return duckdb.connect(path, read_only=path != MEMORY)
+        except duckdb.Error as error:
+            locked = _locked(path, str(error))
+            if locked is None:
+                raise WarehouseError(f"{path} cannot be opened: {_sentence(error)}") from None
+            if time.monotonic() + pause > deadline:
+                raise locked from None
+        time.sleep(pause)
+        pause = min(2 * pause, 0.5)
+
+
+def _locked(path: str, message: str) -> WarehouseError | None:
+    """What to raise where DuckDB's message says that somebody holds the file; None for any other message."""
+    if "different configuration" in message or "current process" in message:
+        return WarehouseError(
+            f"{path} is open in this very process with other settings",
+            remedy="close that connection before the sync",
+        )
+    if "Could not set lock on file" not in message:
+        return None
+    found = re.search(r"held in (?:(?P<command>\S.*?) )?\(?PID (?P<pid>\d+)", message)
+    holder = f"process {found['pid']}" if found else "another process"
+    command = f" ({found['command']})" if found and found["command"] else ""
+    return WarehouseError(
+        f"{path} is locked by {holder}{command}",
+        remedy=f"close it and run again, or read a Parquet export: the warehouse's path '{MEMORY}', "
+        f"the source's query {_EXPORT_QUERY}",
+    )
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_Resource = TypeVar("_Resource", bound=_Closable)
+
+
+class DuckDBReader:
+    """An open database. One thread at a time; reads may interleave."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: str, root: Path, memory: int | None = None) -> None:
+        self._connection = connection
+        self._path = path
+        self._open: list[_Closable] = []
+        # Given at connect, the time zone fails without a network.
+        self._settings = [
+            "SET TimeZone = 'UTC'",
+            "SET preserve_insertion_order = false",
+            "SET python_enable_replacements = false",  # a missing table must not become a variable of ours
+            f"SET file_search_path = {sql.literal(str(root.resolve()))}",
+            *([f"SET memory_limit = '{memory}B'"] if memory else []),
+        ]
+
+    def close(self) -> None:
+        """End every unfinished read: a stream left open would keep the file locked."""
+        while self._open:
+            self._open.pop().close()
+
+    def columns(self, relation: Relation) -> list[Column]:
+        """See `Reader.columns`.
+
+        Raises:
+            WarehouseError: There is no such table, or the query is wrong.
+        """
+        with self._session(sql.named(relation)) as session:
+            source = _source(session, relation)
+            fields = self._fields(session, relation, source)
+            readable = [field for field in fields if field.sql]
+            schema = pl.Schema()
+            if readable:
+                empty = session.sql(f"{sql.select(readable)} FROM {source} LIMIT 0").to_arrow_table()
+                schema = _plain(pl.DataFrame(empty).schema)
+        return [Column(field.name, schema.get(field.name, pl.Object()), field.json) for field in fields]
+
+    def now(self) -> datetime:
+        """This machine's clock as DuckDB reads it, aware, in UTC.
+
+        Raises:
+            WarehouseError: The warehouse was closed.
+        """
+        with self._session("the clock") as session:
+            (microseconds,) = session.execute("SELECT epoch_us(now())").fetchall()[0]
+        return _EPOCH + timedelta(microseconds=microseconds)
+
+    def read(
+        self, relation: Relation, columns: Sequence[str], rows: Window | Keys | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """See `Reader.read`. Names match without case, as in DuckDB; frames carry them as asked for.
+
+        Raises:
+            WarehouseError: At once, a column is missing or its type does not serve; later, the read failed.
+        """
+        with self._session(sql.named(relation)) as session:
+            fields = self._fields(session, relation, _source(session, relation))
+        found = [self._field(relation, fields, name)._replace(name=name) for name in dict.fromkeys(columns)]
+        for field in found:
+            if field.sql is None:
+                raise WarehouseError(
+                    f"column '{field.name}' of {sql.named(relation)} cannot be read as {field.type}",
+                    remedy="cast it in a query, to text for instance",
+                )
+        selections = [sql.EVERYTHING]
+        if isinstance(rows, Window):
+            selections = [sql.within(self._field(relation, fields, rows.column), rows)]
+        elif isinstance(rows, Keys):
+            selections = sql.among(self._field(relation, fields, rows.column), rows)
+        return self._frames(relation, found, selections)
+
+    def _frames(
+        self, relation: Relation, fields: Sequence[sql.Field], selections: Sequence[sql.Selection]
+    ) -> Iterator[pl.DataFrame]:
+        with self._session(sql.named(relation)) as session:
+            text = f"{sql.select(fields)} FROM {_source(session, relation)} "
+            for where, parameters in selections:
+                # From a relation this streams; after `execute`, DuckDB 2 would hold the whole result.
+                rows = session.sql(text + where, params=parameters or None)
+                with self._kept(rows.to_arrow_reader(RECORD_BATCH_ROWS)) as stream:
+                    for batch in stream:
+                        frame = pl.DataFrame(batch)
+                        yield frame.cast(_plain(frame.schema))
+
+    @contextmanager
+    def _session(self, what: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection for one read: an unfinished stream allows no other statement on its own."""
+        with (
+            _translated(f"{what} in {self._path} cannot be read"),
+            self._kept(self._connection.cursor()) as session,
+        ):
+            for setting in self._settings:
+                session.execute(setting)
+            yield session
+
+    @contextmanager
+    def _kept(self, resource: _Resource) -> Iterator[_Resource]:
+        self._open.append(resource)
+        try:
+            yield resource
+        finally:
+            self._open = [kept for kept in self._open if kept is not resource]
+            resource.close()
+
+    def _fields(self, session: duckdb.DuckDBPyConnection, relation: Relation, source: str) -> list[sql.Field]:
+        try:
+            described = session.sql(f"FROM {source}")
+        except duckdb.CatalogException:
+            tables = session.execute(_TABLES).fetchall()
+            known = [f"{schema}.{table}" if schema else table for schema, table in tables]
+            if relation.table is None or sql.folded(relation.table) in map(sql.folded, known):
+                raise
+            raise WarehouseError(
+                f"there is no table '{relation.table}' in {self._path}",
+                remedy=sql.did_you_mean(relation.table, known),
+            ) from None
+        return [sql.field(*column) for column in zip(described.columns, described.types, strict=True)]
+
+    def _field(self, relation: Relation, fields: Sequence[sql.Field], name: str) -> sql.Field:
+        for field in fields:
+            if field.name.lower() == name.lower():
+                return field
+        raise WarehouseError(
+            f"{sql.named(relation)} in {self._path} has no column '{name}'",
+            remedy=sql.did_you_mean(name, [field.name for field in fields]),
+        )
+
+
+def _source(session: duckdb.DuckDBPyConnection, relation: Relation) -> str:
+    """What stands after FROM. A query becomes a temporary view: DuckDB, not we, takes its text apart."""
+    if relation.query is None:
+        return sql.table(relation.table or "")
+    _require_one_select(session, relation.query)
+    session.execute(f"CREATE OR REPLACE TEMP VIEW {_VIEW} AS {relation.query}")
+    return f"temp.main.{_VIEW}"
+
+
+def _require_one_select(session: duckdb.DuckDBPyConnection, query: str) -> None:
+    remedy = "write exactly one SELECT statement"
+    statements = session.extract_statements(query)
+    if len(statements) != 1:
+        raise WarehouseError(f"the query holds {len(statements)} statements", remedy=remedy)
+    if (kind := statements[0].type) != duckdb.StatementType.SELECT:
+        raise WarehouseError(f"the query is a statement of type {kind.name}", remedy=remedy)
+    if names := sorted(statements[0].named_parameters):
+        raise WarehouseError(f"the query has parameters: {', '.join(names)}", remedy="write values instead")
+
+
+def _plain(schema: pl.Schema) -> pl.Schema:
+    """The schema with dictionaries as text and arrays of fixed length as lists, at any depth."""
+    return pl.Schema({name: _plain_type(dtype) for name, dtype in schema.items()})
+
+
+def _plain_type(dtype: object) -> pl.DataType:
+    if isinstance(dtype, pl.Categorical | pl.Enum):
+        return pl.String()
+    if isinstance(dtype, pl.List | pl.Array):
+        return pl.List(_plain_type(dtype.inner))
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct({field.name: _plain_type(field.dtype) for field in dtype.fields})
+    return cast("pl.DataType", dtype)
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowInvalid:
+        raise WarehouseError(f"{what}: the warehouse was closed before the read ended") from None
+    except (duckdb.Error, OSError) as error:  # Arrow passes DuckDB's errors on as OSError
+        remedy = "" if _kind(error) in _ABOUT_SQL else "run it in DuckDB to see the row"
+        raise WarehouseError(f"{what}: {_sentence(error)}", remedy=remedy) from None
+
+
+def _kind(error: Exception) -> str:
+    found = re.match(r"([A-Z][A-Za-z ]+) Error: ", str(error))
+    return found[1] if found else ""
+
+
+def _sentence(error: Exception) -> str:
+    """DuckDB's own sentence where it is about SQL; otherwise one that holds no value of a row."""
+    kind, text = _kind(error), str(error).partition("\n\nLINE ")[0]
+    if "Corrupt database file" in text:
+        return "the database file is corrupt"
+    if kind in _ABOUT_SQL:
+        sentence = " ".join(text.split()).removesuffix(".")
+        return re.sub(r"\b(https?|s3|gs)://\S+", r"\1://…", sentence)  # a signed address is a secret
+    column = re.search(r" when casting from source column (\w+)$", text)
+    where = f" (column {column[1]})" if column else ""
+    return f"{kind or type(error).__name__}: {_ABOUT_ROWS.get(kind, 'the statement failed')}{where}"

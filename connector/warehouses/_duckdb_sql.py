@@ -1,0 +1,170 @@
+"""The SQL of a DuckDB read: names, what each type is read as, and the conditions of windows and keys."""
+
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from duckdb.sqltypes import DuckDBPyType
+
+from connector.errors import WarehouseError
+from connector.warehouses._base import Keys, Relation, Window
+
+KEY_SLICE = 10_000
+"""Keys looked up by one statement."""
+
+NAMES_SHOWN = 10
+"""Names listed where none is close to the one asked for."""
+
+_NAIVE = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS")
+_SIGNED = ("tinyint", "smallint", "integer", "bigint", "hugeint")
+_UNSIGNED = ("utinyint", "usmallint", "uinteger", "ubigint")
+_NUMBERS = (*_SIGNED, *_UNSIGNED, "float", "double", "decimal")
+_TEXT = ("varchar", "enum")
+_AS_JSON = ("variant", "map")
+_OPAQUE = ("interval", "union", "bignum", "varint", "bit", "geometry", "uhugeint", *_AS_JSON)
+"""Types that Polars refuses, panics at, or (uhugeint from 2^127) reads wrongly."""
+
+
+class Field(NamedTuple):
+    """A column as DuckDB declares it, and the SQL that reads it."""
+
+    name: str
+    type: DuckDBPyType
+    sql: str | None
+    """None: it cannot be read."""
+    json: bool
+
+
+class Selection(NamedTuple):
+    """A condition, `WHERE` included, and its parameters."""
+
+    where: str
+    parameters: list[object]
+
+
+EVERYTHING = Selection("", [])
+
+
+def field(name: str, type_: DuckDBPyType) -> Field:
+    """How a column is read. MAP and VARIANT become JSON; what Polars cannot hold has no SQL."""
+    column = quoted(name)
+    if type_.id in _AS_JSON:  # DuckDB 1.5 casts a null VARIANT to the text 'null', hence the CASE
+        json = f"CASE WHEN {column} IS NOT NULL THEN CAST({column} AS JSON) END"
+        return Field(name, type_, json, json=True)
+    return Field(name, type_, None if _is_opaque(type_) else column, json=str(type_) == "JSON")
+
+
+def _is_opaque(type_: DuckDBPyType) -> bool:
+    match type_.id:
+        case "struct":
+            inner = [child for _, child in type_.children]
+        case "list" | "array":
+            inner = [child for name, child in type_.children if name == "child"]
+        case _:
+            return type_.id in _OPAQUE
+    return any(isinstance(child, DuckDBPyType) and _is_opaque(child) for child in inner)
+
+
+def select(fields: Sequence[Field]) -> str:
+    """`SELECT` and the columns, each under its field's name."""
+    return "SELECT " + ", ".join(f"{field.sql} AS {quoted(field.name)}" for field in fields)
+
+
+def within(field: Field, window: Window) -> Selection:
+    """The rows of a window; the column stays bare, so that DuckDB skips row groups.
+
+    Raises:
+        WarehouseError: The column is neither a timestamp nor a date.
+    """
+    column, kind = quoted(field.name), str(field.type)
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        since, until, bound = window.since, window.until, kind
+    elif kind in (*_NAIVE, "DATE"):
+        (since, until), bound = window.wall_times(), "TIMESTAMP"
+        if since and kind == "DATE":  # a day's stamp is written until the day ends
+            since = since.replace(hour=0, minute=0, second=0, microsecond=0)
+    else:
+        raise WarehouseError(
+            f"the cursor column '{field.name}' has the type {kind}, which is neither a timestamp nor a date",
+            remedy="choose another cursor, or cast it in a query",
+        )
+    upper = f"WHERE {column} < CAST(? AS {bound})"
+    if since is None:
+        return Selection(upper, [until])
+    return Selection(f"{upper} AND {column} >= CAST(? AS {bound})", [until, since])
+
+
+def among(field: Field, keys: Keys) -> list[Selection]:
+    """The rows of the keys, in slices. A number matches in the mapping's spelling alone: 7, not 007 or 7.0.
+
+    Raises:
+        WarehouseError: The column's type cannot be a key.
+    """
+    column, matching = quoted(field.name), "SELECT unnest(CAST(? AS VARCHAR[])) AS k"
+    if field.type.id in _TEXT:
+        column = f"CAST({column} AS VARCHAR)"
+    elif field.type.id in (*_NUMBERS, "uuid"):
+        # Comparing in the column's own type lets DuckDB skip row groups; casting the column would not.
+        value = f"TRY_CAST(k AS {field.type})"
+        spelt = value if field.type.id == "uuid" else f"TRY_CAST({value} AS HUGEINT)"
+        matching = f"SELECT {value} FROM ({matching}) WHERE CAST({spelt} AS VARCHAR) = k"  # noqa: S608 - a type
+    else:
+        raise WarehouseError(
+            f"the key column '{field.name}' has the type {field.type}, allowed are text, numbers and UUID",
+            remedy="cast it to text in a query",
+        )
+    distinct = list(dict.fromkeys(keys.values))
+    slices = (distinct[start : start + KEY_SLICE] for start in range(0, len(distinct), KEY_SLICE))
+    return [Selection(f"WHERE {column} IN ({matching})", [slice_]) for slice_ in slices]
+
+
+def named(relation: Relation) -> str:
+    """The relation in a message."""
+    return "the query" if relation.table is None else f"table '{relation.table}'"
+
+
+def table(name: str) -> str:
+    """A table's name, quoted part by part.
+
+    Raises:
+        WarehouseError: It is not one to three parts.
+    """
+    part = r'(?:"(?:[^"]|"")+"|[^".]+)'
+    if not re.fullmatch(rf"{part}(?:\.{part}){{0,2}}", name):
+        raise WarehouseError(
+            f"the table name '{name}' is not of the form table, schema.table or database.schema.table",
+            remedy='put a part that has a dot between double quotes, such as marts."orders.v2"',
+        )
+    return ".".join(quoted(part) for part in _parts(name))
+
+
+def folded(name: str) -> str:
+    """A table's name as DuckDB compares it: without quotes and case."""
+    return ".".join(_parts(name)).lower()
+
+
+def _parts(name: str) -> Iterator[str]:
+    for in_quotes, bare in re.findall(r'"((?:[^"]|"")+)"|([^".]+)', name):
+        yield in_quotes.replace('""', '"') or bare
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """A remedy: the known name with the same last part, or that looks alike, or all of them."""
+    by_folded = {folded(candidate): candidate for candidate in known}
+    last = folded(name).rpartition(".")[2]
+    same = [candidate for key, candidate in by_folded.items() if key.rpartition(".")[2] == last]
+    if close := same or [by_folded[key] for key in get_close_matches(folded(name), by_folded, n=1)]:
+        return f"did you mean '{close[0]}'?"
+    shown = ", ".join(sorted(known)[:NAMES_SHOWN]) + (", …" if len(known) > NAMES_SHOWN else "")
+    return f"there are: {shown}" if known else "it has none"
+
+
+def quoted(name: str) -> str:
+    """An identifier of SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text constant of SQL."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,374 @@
+"""Broken files. A `⟪` in a text marks the place that the problem must name; it is taken out before the file is written."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from connector.config import load_project
+from connector.errors import ConfigError, Problem
+
+Write = Callable[[dict[str, str]], Path]
+
+MAIN = """\
+batch:
+  project_key: {env: BATCH_PROJECT_KEY}
+  rest_key: {env: BATCH_REST_API_KEY}
+warehouses:
+  local: {type: duckdb, path: warehouse.duckdb}
+"""
+SYNC = """\
+kind: profiles
+warehouse: local
+source: {table: marts.customers}
+"""
+SECRET = "sk_9f86d081884c7d65"
+
+
+def problems_of(root: Path) -> tuple[Problem, ...]:
+    with pytest.raises(ConfigError) as raised:
+        load_project(root)
+    assert raised.value.exit_status == 2
+    assert SECRET not in f"{raised.value!r} {raised.value} {raised.value.problems}"
+    return raised.value.problems
+
+
+def the_problem(folder: Path, file: str, text: str) -> str:
+    """The message of the one problem of the project, which stands where the mark is."""
+    before, mark, after = text.partition("⟪")
+    assert mark
+    (folder / "syncs").mkdir()
+    (folder / "connector.yaml").write_text(MAIN, encoding="utf-8")
+    (folder / "syncs/customers.yaml").write_text(SYNC, encoding="utf-8")
+    (folder / file).write_text(before + after, encoding="utf-8")
+    (problem,) = problems_of(folder)
+    place = (file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+    assert problem[:3] == place
+    return problem.message
+
+
+def sync(extra: str) -> str:
+    return SYNC + extra
+
+
+BROKEN_SYNCS = {
+    "tab": (sync("guard:\n⟪\tmin_rows: 1\n"), "a tab stands here; YAML wants spaces"),
+    "open quote": (sync("key: ⟪'custom_id\n"), "what opens here, a quote or a bracket, is never closed; close it"),
+    "open bracket": (sync("dagster: ⟪{owners: []\n"), "never closed; close it"),
+    "two colons": (sync("key: custom⟪: id\n"), "a second ': ' on this line; put the value in quotes"),
+    "no colon": (sync("key\n⟪guard: {}\n"), "a key without its ':'; write 'key: value'"),
+    "list that ends the file": (sync("dagster: [\n⟪"), "the YAML breaks off here"),
+    "broken list": (sync("dagster: {owners: [a ⟪}\n"), "the YAML breaks off here"),
+    "duplicate key": (sync("key: a\n⟪key: b\n"), "the key 'key' stands twice, first in line 4; keep one"),
+    "nested duplicate": (sync("guard: {min_rows: 1, ⟪min_rows: 2}\n"), "'min_rows' stands twice, first in line 4"),
+    "anchor": (sync("key: ⟪&id custom_id\n"), "an anchor ('&') is not available here; write each value out"),
+    "alias": (sync("key: ⟪*id\n"), "an alias ('*') is not available here; write the value out"),
+    "merge key": (sync("guard: {⟪<<: {min_rows: 1}}\n"), "a merge key ('<<') is not available here"),
+    "tag": (sync("key: ⟪!!str custom_id\n"), "a tag ('!') is not available here; remove it"),
+    "python tag": (sync("dagster: ⟪!!python/object:os.system {}\n"), "a tag ('!') is not available here"),
+    "directive": ("⟪%YAML 1.1\n---\n" + SYNC, "a '%' line is not available here; remove it"),
+    "second document": (sync("⟪---\nkind: profiles\n"), "one file holds one, remove this '---'"),
+    "a list": ("⟪- kind: profiles\n", "the file must hold a mapping: lines of 'key: value'"),
+    "a word": ("⟪profiles\n", "the file must hold a mapping"),
+    "empty": ("⟪", "the file is empty; write its keys or remove it"),
+    "comments only": ("⟪# nothing yet\n", "the file is empty"),
+    "control character": (sync("key: 'a⟪\x07b'\n"), "a control character stands here; remove it"),
+    "half a character": (sync('key: ⟪"\\ud800"\n'), "half a surrogate pair is no character"),
+    "beyond Unicode": (sync('⟪key: "\\U99999999"\n'), "the YAML breaks off here"),
+    "brackets as a key": (sync("⟪[a]: b\n"), "a key must be a plain name"),
+    "too deep": (sync("dagster: " + "[" * 19 + "⟪[" + "]" * 20 + "\n"), "more than 20 levels inside each other"),
+    "unknown key": (sync("⟪atributes: {a: b}\n"), "unknown key 'atributes'; did you mean 'attributes'?"),
+    "unknown key inside": (sync("guard: {⟪max_chnaged: 50%}\n"), "guard: unknown key 'max_chnaged'; did you mean"),
+    "unknown key in an attribute": (
+        sync("attributes:\n  plan: {column: a, ⟪onnull: keep}\n"),
+        "attributes.plan: unknown key 'onnull'; did you mean 'on_null'? allowed here: column, on_null, type, unordered",
+    ),
+    "misspelt choice": (
+        sync("endpoint: ⟪atuo\n"),
+        "endpoint: must be auto, update or mass_update, got 'atuo'; did you mean 'auto'?",
+    ),
+    "choice of an attribute": (
+        sync("attributes:\n  plan: {column: a, on_null: ⟪kep}\n"),
+        "attributes.plan.on_null: must be clear or keep, got 'kep'; did you mean 'keep'?",
+    ),
+    "misspelt kind": ("kind: ⟪profile\n", "did you mean 'profiles'?"),
+    "number for text": (sync("key: ⟪5\n"), "key: must be text, got a number; put it in quotes"),
+    "text for number": (sync("guard: {min_rows: ⟪'1'}\n"), "guard.min_rows: must be a whole number, got text"),
+    "below the bound": (sync("guard: {min_rows: ⟪-1}\n"), "guard.min_rows: must be at least 0, got -1"),
+    "yes is text": (sync("schedule: {cron: '* * * * *', enabled: ⟪yes}\n"), "must be true or false, got text"),
+    "nothing for a column": (sync("⟪key:\n"), "key: must be text, got nothing"),
+    "list for a mapping": (sync("⟪attributes: [email]\n"), "attributes: must be a mapping, got a list"),
+    "number for a mapping": (sync("cursor: ⟪5\n"), "cursor: must be a column's name or a mapping, got a number"),
+    "duration without a unit": (sync("cursor: {column: a, overlap: ⟪15}\n"), "cursor.overlap: a duration is a whole"),
+    "endless duration": (sync("cursor: {column: a, lag: ⟪99999999999d}\n"), "cursor.lag: must be at most 3650d"),
+    "long duration": (sync("cursor: {column: a, lag: ⟪3651d}\n"), "cursor.lag: must be at most 3650d"),
+    "share over 100": (sync("tolerance: {invalid: ⟪101%}\n"), "tolerance.invalid: a share is a percentage"),
+    "full read without a cursor": (sync("full_read_every: ⟪7d\n"), "has no meaning without a cursor"),
+    "latest without a cursor": (sync("dedupe: ⟪latest\n"), "dedupe: 'latest' needs a cursor"),
+    "no source": ("⟪kind: profiles\nwarehouse: local\n", "source: missing; add it (the rows: {table"),
+    "empty source": ("kind: profiles\nwarehouse: local\n⟪source: {}\n", "exactly one of table, query or query_file"),
+    "two sources": (
+        "kind: profiles\nwarehouse: local\n⟪source: {table: a, query: select 1}\n",
+        "source: needs exactly one of table, query or query_file, got table and query; keep one",
+    ),
+    "no query file": (
+        "kind: profiles\nwarehouse: local\nsource: {query_file: ⟪gone.sql}\n",
+        "source.query_file: no such file in the project folder",
+    ),
+    "a zone that is none": (
+        "kind: profiles\nwarehouse: local\nsource: {table: a, timezone: ⟪Europe/Pari}\n",
+        "source.timezone: no time zone of the IANA list; did you mean 'Europe/Paris'?",
+    ),
+    "a zone that is a folder": (
+        "kind: profiles\nwarehouse: local\nsource: {table: a, timezone: ⟪Europe}\n",
+        "source.timezone: no time zone of the IANA list",
+    ),
+    "unknown warehouse": (
+        "kind: profiles\nwarehouse: ⟪locl\nsource: {table: a}\n",
+        "warehouse: connector.yaml has no 'locl'; did you mean 'local'? it has local",
+    ),
+    "no attributes": (sync("⟪attributes: {}\n"), "attributes: must not be empty; write at least one"),
+    "51 attributes": (
+        sync("⟪attributes:\n" + "".join(f"  a{number}: b\n" for number in range(51))),
+        "attributes: at most 50 are allowed",
+    ),
+    "upper case": (sync("attributes:\n  ⟪Plan: a\n"), "in lower case only; did you mean 'plan'?"),
+    "long name": (sync(f"attributes:\n  ⟪{'a' * 31}: a\n"), "at most 30 characters, got 31; shorten it"),
+    "odd name": (sync("attributes:\n  ⟪first-name: a\n"), "1 to 30 lower-case letters, digits and '_'; rename it"),
+    "date as a name": (
+        sync("attributes:\n  ⟪date(born): a\n"),
+        "write the bare name and its type: {column: …, type: date}",
+    ),
+    "url as a name": (sync("attributes:\n  ⟪url(site): a\n"), "{column: …, type: url}"),
+    "unknown native": (sync("attributes:\n  ⟪$email_adress: a\n"), "did you mean '$email_address'? these are: $email"),
+    "type of a native": (
+        sync("attributes:\n  $language: {column: a, type: ⟪integer}\n"),
+        "attributes.$language.type: $language is always of type string; remove the type",
+    ),
+    "unordered text": (
+        sync("attributes:\n  plan: {column: a, type: string, unordered: ⟪true}\n"),
+        "attributes.plan.unordered: only arrays can be unordered; remove it",
+    ),
+    "unordered native": (
+        sync("attributes:\n  $region: {column: a, unordered: ⟪true}\n"),
+        "only arrays can be unordered",
+    ),
+    "seconds in cron": (sync("schedule: ⟪'0 * * * * *'\n"), "there are no seconds, remove the first field"),
+    "four cron fields": (sync("schedule: ⟪'* * * *'\n"), "a cron text has five fields"),
+    "cron nickname": (sync("schedule: ⟪'@daily'\n"), "a cron text has five fields"),
+    "cron out of range": (
+        sync("schedule: {cron: ⟪'60 * * * *'}\n"),
+        "schedule.cron: the minute of the cron text must be 0 to",
+    ),
+    "cron name": (sync("schedule: ⟪'0 0 * jna *'\n"), "the month of the cron text must be 1 to 12 or jan to dec"),
+    "cron never": (sync("schedule: ⟪'0 0 31 2,4 *'\n"), "names a day that its months never have"),
+    "name": (sync("name: ⟪Customers\n"), "name: a sync's name is 1 to 60 lower-case letters, digits and '_'"),
+    "owner": (
+        sync("dagster: {owners: [team:crm, ⟪crm]}\n"),
+        "dagster.owners[1]: an owner is an e-mail address or team:NAME",
+    ),
+    "tag value": (sync("dagster: {tags: {tier: ⟪'very important'}}\n"), "dagster.tags.tier: a tag's value"),
+}
+
+LATER = {
+    "kind events": ("kind: ⟪events\nevent: order_placed\n", "kind: 'events' is not available yet; use profiles"),
+    "kind export": ("kind: ⟪export\nexport: attributes\n", "kind: 'export' is not available yet; use profiles"),
+    "engine": (sync("engine: ⟪warehouse\n"), "engine: 'warehouse' is not available yet; use local"),
+    "erase": (sync("on_removed: ⟪erase\n"), "on_removed: 'erase' is not available yet; use ignore or clear"),
+    "reconcile": (sync("⟪reconcile: {heal: true}\n"), "reconcile: not available yet; remove it"),
+    "consent": (sync("⟪consent: {owner: batch}\n"), "consent: not available yet; remove it"),
+    "respect_opt_out": (sync("⟪respect_opt_out: false\n"), "respect_opt_out: not available yet; remove it"),
+}
+
+BROKEN_MAINS = {
+    "literal secret": (
+        MAIN.replace("{env: BATCH_REST_API_KEY}", f"⟪{SECRET}"),
+        "batch.rest_key: must be {env: NAME} or",
+    ),
+    "secret in brackets": (
+        MAIN.replace("rest_key: {env: BATCH_REST_API_KEY}", f"⟪rest_key: [{SECRET}]"),
+        "got a list; a secret never stands in the file",
+    ),
+    "secret as a name": (
+        MAIN.replace("rest_key: {env: BATCH_REST_API_KEY}", f"⟪rest_key: {{{SECRET}}}"),
+        "batch.rest_key: must be {env: NAME} or {file: PATH}, got a mapping",
+    ),
+    "secret for a variable": (
+        MAIN.replace("{env: BATCH_REST_API_KEY}", f"{{env: ⟪{SECRET}-}}"),
+        "batch.rest_key.env: must be the name of an environment variable",
+    ),
+    "secret for a key": (
+        MAIN.replace("batch:\n", f"batch:\n  ⟪{SECRET}: x\n"),
+        "batch: unknown key; allowed here: base_url",
+    ),
+    "secret for a section": (
+        f"batch: ⟪{SECRET}\nwarehouses: {{local: {{type: duckdb, path: a}}}}\n",
+        "batch: must be a mapping",
+    ),
+    "literal webhook": (
+        MAIN + f"alerts: {{webhook: ⟪https://hooks/{SECRET}}}\n",
+        "alerts.webhook: must be {env: NAME}",
+    ),
+    "no rest key": (
+        "⟪" + MAIN.replace("  rest_key: {env: BATCH_REST_API_KEY}\n", ""),
+        "batch.rest_key: missing; add it (where the REST API key is kept",
+    ),
+    "misspelt section": (
+        MAIN.replace("warehouses", "⟪warehouse"),
+        "unknown key 'warehouse'; did you mean 'warehouses'?",
+    ),
+    "no warehouse": (MAIN.split("warehouses")[0] + "⟪warehouses: {}\n", "warehouses: must not be empty"),
+    "misspelt type": (
+        MAIN.replace("duckdb,", "⟪duckbd,"),
+        "warehouses.local.type: must be duckdb, got 'duckbd'; did you mean 'duckdb'?",
+    ),
+    "no type": (MAIN.replace("local: {type: duckdb, ", "⟪local: {"), "warehouses.local.type: missing; add it (duckdb)"),
+    "misspelt later type": (MAIN.replace("duckdb,", "⟪snowflak,"), "did you mean 'snowflake'?"),
+    "snowflake": (
+        MAIN.replace("duckdb,", "⟪snowflake,"),
+        "warehouses.local.type: 'snowflake' is not available yet; use duckdb",
+    ),
+    "bigquery": (MAIN.replace("duckdb,", "⟪bigquery,"), "'bigquery' is not available yet"),
+    "name of a warehouse": (MAIN + "  ⟪Big One: {type: duckdb, path: a}\n", "a warehouse's name is 1 to 60 lower-case"),
+    "state mapping": (
+        MAIN + "⟪state: {database: {env: URL}, files: s3://a}\n",
+        "state: a mapping is not available yet; write text",
+    ),
+    "state URL": (MAIN + f"state: ⟪postgresql://u:{SECRET}@h/d\n", "state: must be a folder; a state in a database"),
+    "memory": (MAIN + "memory: ⟪1G\n", "memory: must be a whole number and a unit, kB, MB or GB, such as 1GB"),
+    "bare memory": (MAIN + "memory: ⟪1000000\n", "memory: must be a whole number and a unit"),
+    "too many requests": (MAIN + "delivery: {in_flight: ⟪65}\n", "delivery.in_flight: must be at most 64, got 65"),
+    "no time": (MAIN + "delivery: {timeout: ⟪0s}\n", "delivery.timeout: must be longer than 0s"),
+}
+
+BASE_URLS = {
+    "http://api.batch.com/2.11": "must begin with https://",
+    "https://api.batch.com/2.11/": "must end in the version",
+    "https://api.batch.com": "must end in the version",
+    "https://api.batch.com/2.11?a=b": "without user, query or spaces",
+    f"https://u:{SECRET}@api.batch.com/2.11": "without user, query or spaces",
+    "https:///2.11": "must be a host and a path",
+    "ftp://localhost/2.11": "must begin with https://",
+    "https://[::1/2.11": "must be a URL",
+    "https://a:port/2.11": "must be a URL",
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_SYNCS)
+def test_a_broken_sync_is_told_at_its_place(case: str, tmp_path: Path) -> None:
+    """A mistake in a sync file is one problem, at its line and column, with what is allowed or to be done."""
+    text, words = BROKEN_SYNCS[case]
+    assert words in the_problem(tmp_path, "syncs/customers.yaml", text)
+
+
+@pytest.mark.parametrize("case", BROKEN_MAINS)
+def test_a_broken_project_file_is_told_at_its_place(case: str, tmp_path: Path) -> None:
+    """A mistake in connector.yaml is one problem at its place, and no secret comes out with it."""
+    text, words = BROKEN_MAINS[case]
+    assert words in the_problem(tmp_path, "connector.yaml", text)
+
+
+@pytest.mark.parametrize("case", LATER)
+def test_what_comes_later_is_named_as_such(case: str, tmp_path: Path) -> None:
+    """A key or value of a later version is not called unknown, and nothing else is said of that file."""
+    text, words = LATER[case]
+    assert words in the_problem(tmp_path, "syncs/customers.yaml", text)
+
+
+@pytest.mark.parametrize("url", BASE_URLS)
+def test_a_wrong_base_url_is_refused_without_its_text(url: str, tmp_path: Path) -> None:
+    """The API is reached by https at a version; a URL with a user or a query is refused and not repeated."""
+    message = the_problem(tmp_path, "connector.yaml", MAIN.replace("batch:\n", f"batch:\n  base_url: ⟪'{url}'\n"))
+    assert BASE_URLS[url] in message
+    assert url not in re.sub(r"such as \S+", "", message)
+
+
+def test_all_mistakes_of_all_files_come_at_once(write: Write) -> None:
+    """One reading tells every mistake of every file, connector.yaml first, then by file and line."""
+    root = write(
+        {
+            "connector.yaml": MAIN + "memory: 1\nstat: a\n",
+            "syncs/a.yaml": SYNC + "key: 1\nendpoint: atuo\nkey: 2\n",
+            "syncs/b.yml": SYNC,
+            "syncs/c.yaml": "kind: [a\n",
+            "syncs/d.yaml": SYNC.replace("local", "snow"),
+        }
+    )
+    assert [(each.file, each.line) for each in problems_of(root)] == [
+        ("connector.yaml", 6),
+        ("connector.yaml", 7),
+        ("syncs/a.yaml", 4),
+        ("syncs/a.yaml", 5),
+        ("syncs/a.yaml", 6),
+        ("syncs/b.yml", 1),
+        ("syncs/c.yaml", 1),
+        ("syncs/d.yaml", 2),
+    ]
+
+
+def test_an_alias_does_not_hide_the_other_mistakes(write: Write) -> None:
+    """A refused alias is not told a second time as a wrong value, and the rest of the file is still checked."""
+    root = write({"syncs/customers.yaml": SYNC + "key: *a\nendpoint: atuo\n"})
+    assert [each.line for each in problems_of(root)] == [4, 5]
+
+
+def test_two_files_of_one_name_are_refused(write: Write) -> None:
+    """Two files with the same sync name are refused at the second, and the message names the first."""
+    (problem,) = problems_of(write({"syncs/others.yaml": SYNC + "name: customers\n"}))
+    assert problem[:3] == ("syncs/others.yaml", 4, 7)
+    assert "syncs/customers.yaml already holds the sync 'customers'" in problem.message
+
+
+def test_a_stray_yml_file_is_not_passed_over(write: Write) -> None:
+    """A file that ends in .yml would silently not be synced, so it is refused."""
+    (problem,) = problems_of(write({"syncs/orders.yml": SYNC}))
+    assert str(problem) == "syncs/orders.yml:1:1: only files named .yaml are syncs; rename it to orders.yaml"
+
+
+def test_a_project_without_syncs_is_refused(tmp_path: Path) -> None:
+    """A project without one sync file is a mistake, not a project that does nothing."""
+    (tmp_path / "connector.yaml").write_text(MAIN, encoding="utf-8")
+    (problem,) = problems_of(tmp_path)
+    assert "there is no sync; write one file a sync" in problem.message
+
+
+def test_the_name_of_the_file_must_be_a_name(tmp_path: Path) -> None:
+    """A file whose name cannot be the sync's says so, and how to go on."""
+    (tmp_path / "syncs").mkdir()
+    (tmp_path / "connector.yaml").write_text(MAIN, encoding="utf-8")
+    (tmp_path / "syncs/My Customers.yaml").write_text(SYNC, encoding="utf-8")
+    (problem,) = problems_of(tmp_path)
+    assert problem[:3] == ("syncs/My Customers.yaml", 1, 1)
+    assert "rename the file, or write another 'name' into it" in problem.message
+
+
+def test_a_file_that_is_not_utf8_is_told_at_the_byte(write: Write) -> None:
+    """Text in another encoding is refused where its first wrong byte stands."""
+    root = write({})
+    (root / "syncs/customers.yaml").write_bytes(SYNC.encode() + "key: é\n".encode("latin-1"))
+    (problem,) = problems_of(root)
+    assert problem[1:] == (4, 6, "this is not UTF-8 text; save the file as UTF-8")
+
+
+def test_a_large_file_is_not_read(write: Write) -> None:
+    """A file over 256 kB is refused before it is parsed."""
+    (problem,) = problems_of(write({"syncs/customers.yaml": SYNC + "#" * 256 * 1024}))
+    assert "larger than 256 kB" in problem.message
+
+
+def test_an_alias_bomb_is_harmless(write: Write) -> None:
+    """Aliases that would unfold to a billion values are refused one by one."""
+    bomb = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
+    messages = [each.message for each in problems_of(write({"syncs/customers.yaml": bomb}))]
+    assert sum(message.startswith("an alias ('*') is not available here") for message in messages) == 81
+
+
+@pytest.mark.parametrize(("text", "words"), [("", "empty"), (" \n", "empty"), (None, "no such file")])
+def test_a_query_file_must_hold_a_query(text: str | None, words: str, write: Write) -> None:
+    """An empty or missing query file is found when the project is loaded."""
+    files = {"syncs/customers.yaml": SYNC.replace("table: marts.customers", "query_file: customers.sql")}
+    root = write(files if text is None else {**files, "customers.sql": text})
+    (problem,) = problems_of(root)
+    assert problem[:3] == ("syncs/customers.yaml", 3, 22)
+    assert words in problem.message
