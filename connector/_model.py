@@ -25,7 +25,10 @@ def _duration(value: object) -> object:
     match = re.fullmatch(r"(\d+)\s*(ms|s|m|h|d)", value) if isinstance(value, str) else None
     if not match:
         raise ValueError("a duration is a whole number and a unit: ms, s, m, h or d, such as 15m")
-    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    try:
+        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    except OverflowError:
+        raise ValueError("a duration is at most some years") from None
 
 
 def _share(value: object) -> object:

@@ -69,14 +69,17 @@ def decide(
     """Which attributes of which rows are due.
 
     Args:
-        candidates: `#key`, `#kh`, `#rh`, `#position`, `#withheld`, each attribute's value and `h:` hash, and of the rows due again
-            `whole` (Boolean: every attribute is due) and `source_hash` (UInt64: the source row's hash when it was last tried); null elsewhere.
+        candidates: `#key`, `#kh`, `#rh`, `#position`, `#withheld`, each attribute's value and `h:` hash, and of
+            the rows due again
+            `whole` (Boolean: every attribute is due) and `source_hash` (UInt64: the source row's hash when it was last
+            tried); null elsewhere.
         stored: The `h:` hashes of the same rows in the snapshot, in the same order; anything where `#position` is -1.
         attributes: At most 64, in the order of the bits of `#withheld` and `#send`.
         resend: Every row is due whole.
 
     Returns:
-        The candidates with `#send`, `#kind` (`Kind`, text) and, in the `h:` columns, what the snapshot will hold once the row is accepted.
+        The candidates with `#send`, `#kind` (`Kind`, text) and, in the `h:` columns, what the snapshot will hold once
+        the row is accepted.
     """
     frame = pl.concat([candidates, stored.rename(lambda name: "stored " + name)], how="horizontal")
     new = pl.col(POSITION) == -1

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow.parquet as pq
 
 from connector.changes import KIND, Kind
 from connector.hashing import HASH, KEY_HASH, ROW_HASH, UNKNOWN, VERSION, self_test
 from connector.mapping import KEY
 from connector.state import runs, snapshots
 from connector.state.database import State
+from connector.state.files import read_frames
 from connector.state.lease import Lease
 from connector.state.runs import DUE_SCHEMA, ChunkRow
 from connector.state.snapshots import AT, DELETED, Snapshot
@@ -26,6 +26,7 @@ from connector.state.snapshots import AT, DELETED, Snapshot
 _UNSENT, _ACCEPTED, _UNKNOWN, _REFUSED = range(4)
 
 _DUE = list(DUE_SCHEMA)
+_NOW = pl.lit(0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Judged:
 
     Attributes:
         invalid: `key`, `attribute`, `reason` of what breaks a rule.
-        withheld: `key`, `source_hash` of rows with a value that stays back.
+        withheld: `key` of rows with a value that stays back.
         gone: Keys that were due and are no longer in the source.
         keys: The only keys that were read; None: all that could be due.
         full: The whole source was read.
@@ -178,11 +179,8 @@ def _ledger(chunks: list[ChunkRow], names: list[str]) -> _Ledger:
 
 def _frames(path: Path, columns: list[str]) -> Iterator[tuple[slice, pl.DataFrame]]:
     """The outbox's row groups, each with its place in the ledger."""
-    file = pq.ParquetFile(path)
     first = 0
-    for group in range(file.num_row_groups):
-        frame = pl.from_arrow(file.read_row_group(group, columns=columns))
-        assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table becomes a frame
+    for frame in read_frames(path, columns):
         yield slice(first, first + frame.height), frame
         first += frame.height
 
@@ -207,7 +205,7 @@ def _accepted_rows(path: Path, ledger: _Ledger, names: list[str]) -> Iterator[pl
 
 
 def _answers(path: Path, ledger: _Ledger) -> pl.DataFrame:
-    """`key`, `source_hash`, `outcome`, `settled_at`, `unknown_at`, `partly` of the rows whose due entries change: all that were answered or are in doubt."""
+    """Rows answered or in doubt: `key`, `source_hash`, `outcome`, `settled_at`, `unknown_at`, `partly`."""
     parts = []
     for place, frame in _frames(path, [KEY, ROW_HASH]):
         parts.append(
@@ -224,7 +222,8 @@ def _answers(path: Path, ledger: _Ledger) -> pl.DataFrame:
 def _due_after(before: pl.DataFrame, answers: pl.DataFrame, quiet: float, judged: Judged | None) -> pl.DataFrame:
     """The keys that are due at the next runs.
 
-    An unknown outcome makes a key due at once and, because the lost request may still be applied late, once more after the quiet time.
+    An unknown outcome makes a key due at once and, because the lost request may still be applied late, once more after
+    the quiet time.
     """
     due = before.filter(~pl.col("key").is_in(judged.gone)) if judged else before
     if answers.height:
@@ -233,10 +232,9 @@ def _due_after(before: pl.DataFrame, answers: pl.DataFrame, quiet: float, judged
         again = pl.col("reason") == "withheld"
         if judged.keys is not None:
             again &= pl.col("key").is_in(judged.keys)
-        held = judged.withheld.select(
-            "key", pl.lit("withheld").alias("reason"), pl.lit(value=False).alias("whole"), pl.lit(0.0).alias("not_before"),
-            pl.lit(0.0).alias("quiet_until"), "source_hash",
-        )  # fmt: skip
+        held = _entries(
+            judged.withheld.with_columns(pl.lit(0, pl.UInt64).alias("source_hash")), "withheld", pl.lit(value=False)
+        )
         due = pl.concat([due.filter(~again), held.unique("key")])
     return due.unique(["key", "reason"], keep="last")
 
@@ -255,19 +253,25 @@ def _undecided(before: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
 def _from_answers(answers: pl.DataFrame, quiet: float) -> pl.DataFrame:
     until = pl.col("unknown_at") + quiet
     doubtful = answers.filter((pl.col("outcome") == _UNKNOWN) | (pl.col("unknown_at") > 0))
-    unknown = doubtful.select(
+    at_once = pl.when(pl.col("outcome") == _UNKNOWN).then(0.0).otherwise(until)
+    unknown = _entries(doubtful, "unknown", pl.lit(value=True), not_before=at_once, quiet_until=until)
+    whole = pl.col("outcome") == _REFUSED
+    refused = answers.filter(whole | ((pl.col("outcome") == _ACCEPTED) & pl.col("partly")))
+    return pl.concat([unknown, _entries(refused, "refused", whole)])
+
+
+def _entries(
+    rows: pl.DataFrame, reason: str, whole: pl.Expr, *, not_before: pl.Expr = _NOW, quiet_until: pl.Expr = _NOW
+) -> pl.DataFrame:
+    """Due entries (DUE_SCHEMA) of rows that have `key` and `source_hash`."""
+    return rows.select(
         "key",
-        pl.lit("unknown").alias("reason"),
-        pl.lit(value=True).alias("whole"),
-        pl.when(pl.col("outcome") == _UNKNOWN).then(0.0).otherwise(until).alias("not_before"),
-        until.alias("quiet_until"),
+        pl.lit(reason).alias("reason"),
+        whole.alias("whole"),
+        not_before.alias("not_before"),
+        quiet_until.alias("quiet_until"),
         "source_hash",
     )
-    refused = answers.filter((pl.col("outcome") == _REFUSED) | ((pl.col("outcome") == _ACCEPTED) & pl.col("partly"))).select(
-        "key", pl.lit("refused").alias("reason"), (pl.col("outcome") == _REFUSED).alias("whole"), pl.lit(0.0).alias("not_before"),
-        pl.lit(0.0).alias("quiet_until"), "source_hash",
-    )  # fmt: skip
-    return pl.concat([unknown, refused])
 
 
 def _refused(path: Path, ledger: _Ledger) -> tuple[pl.Series, pl.DataFrame]:

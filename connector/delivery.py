@@ -1,4 +1,4 @@
-"""Sends a run's chunks: `sent` before the first byte leaves, `done` once the answer is understood, nothing silent in between."""
+"""Sends a run's chunks: `sent` before the first byte leaves, `done` once the answer is understood."""
 
 import asyncio
 import logging
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import httpx
 import polars as pl
-import pyarrow.parquet as pq
 
 from connector.api import profiles
 from connector.api._http import Access, Client, EndpointLimit, connect
@@ -23,10 +22,14 @@ from connector.outcome import Outcome, Refusal, Verdict
 from connector.payload import OPERATION, Chunk, body
 from connector.state import rate, runs
 from connector.state.database import State
+from connector.state.files import read_frames
 from connector.state.lease import Lease
 
 TRIES = 8
 """Attempts at one body before the next run takes it over."""
+
+REFUSED_MAX = 20
+"""Rows in a row that Batch refused whole with a 4xx before the run ends: then it is not the rows."""
 
 UNVERIFIED_MAX = 3
 """Answers in a row that cannot be trusted (a captive portal, a changed API) before the run ends."""
@@ -77,25 +80,32 @@ class Traffic:
     """Why the delivery ended early, if it did."""
 
 
-def deliver(
-    state: State,
-    lease: Lease,
-    outbox: Path,
-    chunks: Sequence[Chunk],
-    terms: Terms,
-    traffic: Traffic,
-    progress: Callable[[int], None],
-) -> None:
-    """Send the chunks; what comes of each is in the state, `traffic` has the figures.
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What to deliver.
 
-    An interrupt of the calling thread (Ctrl-C, SIGTERM, a cancel in Dagster) stops taking chunks at once and waits for those in flight.
-
-    Args:
+    Attributes:
         state: Where chunks are settled and the rate is shared.
         lease: The run's.
         outbox: The change set's file.
         chunks: Its chunks, in order.
-        terms: How to deliver.
+    """
+
+    state: State
+    lease: Lease
+    outbox: Path
+    chunks: Sequence[Chunk]
+
+
+def deliver(parcel: Parcel, terms: Terms, traffic: Traffic, progress: Callable[[int], None]) -> None:
+    """Send the chunks; what comes of each is in the state, `traffic` has the figures.
+
+    An interrupt of the calling thread (Ctrl-C, SIGTERM, a cancel in Dagster) stops taking chunks at once and waits for
+    those in flight.
+
+    Args:
+        parcel: What to deliver.
+        terms: How.
         traffic: Counts as it goes, so that an interrupted run has its figures too.
         progress: Told the settled rows now and then, in the calling thread.
 
@@ -104,10 +114,10 @@ def deliver(
         StateError: The state cannot be written; the chunk in question stays `sent`.
     """
     stop = threading.Event()
-    sender = _Sender(state, lease, terms, traffic, stop)
+    sender = _Sender(parcel, terms, traffic, stop)
     with ThreadPoolExecutor(1, thread_name_prefix="delivery") as pool:
         # In a thread of its own, so that an interrupt cannot tear the event loop in the middle of a settlement.
-        future = pool.submit(lambda: asyncio.run(sender.run(_bodies(outbox, chunks))))
+        future = pool.submit(lambda: asyncio.run(sender.run(_bodies(parcel))))
         try:
             while not future.done():
                 try:
@@ -119,14 +129,13 @@ def deliver(
         progress(traffic.settled)
 
 
-def _bodies(outbox: Path, chunks: Sequence[Chunk]) -> Iterator[tuple[int, Chunk, pl.Series]]:
+def _bodies(parcel: Parcel) -> Iterator[tuple[int, Chunk, pl.Series]]:
     """Each chunk with its operations, read from the outbox one row group at a time."""
-    file = pq.ParquetFile(outbox)
-    groups = iter(range(file.num_row_groups))
+    frames = read_frames(parcel.outbox, [OPERATION])
     held = pl.Series(OPERATION, [], dtype=pl.String)
-    for number, chunk in enumerate(chunks):
+    for number, chunk in enumerate(parcel.chunks):
         while len(held) < chunk.rows:
-            held = pl.concat([held, pl.from_arrow(file.read_row_group(next(groups), columns=[OPERATION]))[OPERATION]])  # type: ignore[index]
+            held = pl.concat([held, next(frames)[OPERATION]])
         yield number, chunk, held.head(chunk.rows)
         held = held.slice(chunk.rows)
 
@@ -136,17 +145,18 @@ class _StoppedError(Exception):
 
 
 class _Sender:
-    """The event loop's side: workers that share one queue of chunks, one rate bucket and one opinion on whether Batch is there."""
+    """The event loop's side: workers that share the chunks, the rate and the opinion on whether Batch is there."""
 
-    def __init__(self, state: State, lease: Lease, terms: Terms, traffic: Traffic, stop: threading.Event) -> None:
-        self._state = state
-        self._lease = lease
+    def __init__(self, parcel: Parcel, terms: Terms, traffic: Traffic, stop: threading.Event) -> None:
+        self._state = parcel.state
+        self._lease = parcel.lease
         self._terms = terms
         self._traffic = traffic
         self._stop = stop
         self._queue_at_bucket = asyncio.Lock()
         self._failing_since: float | None = None
         self._unverified = 0
+        self._refused = 0
         self._error: ConnectorError | None = None
         self._burst = rate.burst(terms.limit.burst, terms.limit.per_second, terms.limit.per_call)
 
@@ -175,11 +185,10 @@ class _Sender:
     async def _work(self, client: Client, bodies: Iterator[tuple[int, Chunk, pl.Series]]) -> None:
         while not self._stop.is_set() and (item := next(bodies, None)):
             number, chunk, operations = item
-            state, refusals = "planned", []
             try:
                 state, refusals = await self._chunk(client, number, operations)
             except _StoppedError as stopped:
-                state = str(stopped)
+                state, refusals = str(stopped), []
             runs.settle(self._state, self._lease, number, state, refusals)
             if state == "done":
                 self._traffic.settled += chunk.rows
@@ -191,7 +200,8 @@ class _Sender:
         parts = [(0, operations)]
         while parts:
             first, part = parts.pop(0)
-            outcome, doubtful = await self._settled(client, number, part, unknown=unknown)
+            # Once a part was applied the chunk is no longer as it was: stopped now, its rows are due whole.
+            outcome, doubtful = await self._settled(client, number, part, unknown=unknown or first > 0)
             unknown |= doubtful
             match outcome.verdict:
                 case Verdict.ACCEPTED:
@@ -201,6 +211,13 @@ class _Sender:
                     parts = [(first, part.head(half)), (first + half, part.slice(half)), *parts]
                 case Verdict.SPLIT:
                     refusals.append(Refusal(first, None, outcome.reason))
+                    self._refused += 1
+                    if self._refused >= REFUSED_MAX:
+                        remedy = "the request itself is at fault, not a row: look for a newer version of the connector"
+                        self._halt(
+                            ApiError(f"Batch refused {self._refused} rows in a row: {outcome.reason}", remedy=remedy)
+                        )
+                        return ("unknown" if unknown or first else "planned"), []
                 case _:
                     return ("unknown" if unknown or first else "planned"), []
         return "done", refusals
@@ -229,6 +246,7 @@ class _Sender:
         match outcome.verdict:
             case Verdict.ACCEPTED | Verdict.SPLIT:
                 self._failing_since, self._unverified = None, 0
+                self._refused = 0 if outcome.verdict is Verdict.ACCEPTED else self._refused
                 return False
             case Verdict.STOP:
                 remedy = (
@@ -244,16 +262,21 @@ class _Sender:
                         f"{self._unverified} answers in a row that cannot be trusted, the last: {outcome.reason}",
                     )
                 return False
-        self._traffic.throttled += outcome.reason.startswith("429")
+            case Verdict.LATER | Verdict.UNKNOWN:
+                await self._wait(outcome, attempt, state)
+                return True
+
+    async def _wait(self, outcome: Outcome, attempt: int, state: str) -> None:
+        """Full jitter, or what Batch asks for; then every sender is held, in every process on this state."""
+        self._traffic.throttled += outcome.throttled
         logger.info("sync %s: %s; attempt %d", self._lease.sync, outcome.reason, attempt + 1)
         pause = random.uniform(0, min(_BACKOFF_MAX, _BACKOFF_FIRST * 2**attempt))  # noqa: S311 - spreads retries, guards nothing
-        if outcome.retry_after is not None or outcome.reason.startswith("429"):
+        if outcome.retry_after is not None or outcome.throttled:
             pause = max(outcome.retry_after or 0.0, pause)
             rate.hold(self._state, self._terms.endpoint, pause)
         self._watch_outage(outcome, pause)
         if attempt + 1 < TRIES:
             await self._sleep(pause, state)
-        return True
 
     def _watch_outage(self, outcome: Outcome, pause: float) -> None:
         now = time.monotonic()
@@ -271,7 +294,7 @@ class _Sender:
         self._stop.set()
 
     async def _pace(self, profiles_: int, state: str) -> None:
-        """Wait for this body's share of the rate; one worker at a time, so that they leave in the order of their bookings."""
+        """Wait for this body's share of the rate; one worker at a time, so that they leave in order."""
         async with self._queue_at_bucket:
             if self._stop.is_set():
                 raise _StoppedError(state)
@@ -295,4 +318,4 @@ class _Sender:
             raise _StoppedError(state)
 
 
-__all__ = ["DRAIN_SECONDS", "TRIES", "Terms", "Traffic", "deliver"]
+__all__ = ["DRAIN_SECONDS", "TRIES", "Parcel", "Terms", "Traffic", "deliver"]

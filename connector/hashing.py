@@ -1,8 +1,11 @@
 """A stable 64-bit hash of every value that is sent: equal across Polars versions, platforms and processes.
 
-Recipe, version 1. Text is hashed by xxh3-64 under a seed; numbers, booleans and dates by mixing their 64 bits with it; an array by
-mixing each item's hash with its place and adding up. The seed is secret and differs by attribute type, so that 1, 1.0, '1' and true
-are four values. `pl.hash` would be less to write, but it changes between Polars versions. Anything changed here needs a new VERSION;
+Recipe, version 1. Text is hashed by xxh3-64 under a seed; numbers, booleans and dates by mixing their 64 bits with it;
+an array by
+mixing each item's hash with its place and adding up. The seed is secret and differs by attribute type, so that 1, 1.0,
+'1' and true
+are four values. `pl.hash` would be less to write, but it changes between Polars versions. Anything changed here needs
+a new VERSION;
 golden vectors in the tests hold it still.
 """
 
@@ -20,7 +23,7 @@ from connector.rules import AttributeType
 VERSION = 1
 
 NULL = 0
-"""The hash of no value. A column that a snapshot does not have reads as this: a newly mapped column is due only where it has values."""
+"""The hash of no value, and of a column that a snapshot lacks: a new column is due only where it has values."""
 
 UNKNOWN = 1
 """Stored where it is not known what Batch holds: equals no value's hash, so the attribute stays due."""

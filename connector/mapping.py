@@ -27,18 +27,20 @@ ATTRIBUTE_NAME = re.compile(r"[a-z0-9_]{1,30}")
 class AttributeMapping(Model):
     """Where an attribute's value comes from and how it is sent."""
 
-    column: str = Field(min_length=1)
-    type: AttributeType | None = None
-    on_null: Literal["clear", "keep"] = "clear"
-    unordered: bool = False
+    column: str = Field(min_length=1, description="the column that holds the value")
+    type: AttributeType | None = Field(default=None, description="how Batch keeps it; inferred from the column")
+    on_null: Literal["clear", "keep"] = Field(default="clear", description="what a null does to Batch's value")
+    unordered: bool = Field(default=False, description="arrays: the order of items means nothing")
 
 
 class Column(NamedTuple):
-    """One column of a source: its name as the warehouse spells it, its Polars type, and whether its text is JSON."""
+    """One column of a source: its name as the warehouse spells it, its Polars type, and whether it is JSON."""
 
     name: str
     dtype: pl.DataType
+    """`pl.Object` where the warehouse's type has no counterpart: such a column cannot be read."""
     json: bool = False
+    """True where the warehouse's own type is semi-structured (JSON, VARIANT, OBJECT, ARRAY as text)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,11 @@ class Mapped(NamedTuple):
     """A record batch, judged.
 
     Attributes:
-        valid: `#key` (String, not null), one column an attribute (type by `rules.VALUE_DTYPE`, null where the source has no value or the value is
-            withheld) and `#withheld` (UInt64, bit i set: attribute i's value breaks a rule).
-        rejected: One row a broken rule: `key` (String, null if the source's is), `attribute` (String, null: the whole row), `reason` (String).
+        valid: `#key` (String, not null), one column an attribute (type by `rules.VALUE_DTYPE`, null where the
+            source has
+            no value or the value is withheld) and `#withheld` (UInt64, bit i set: attribute i's value breaks a rule).
+        rejected: One row a broken rule: `key` (String, null if the source's is), `attribute` (String, null: the whole
+            row), `reason` (String).
     """
 
     valid: pl.DataFrame
@@ -107,34 +111,19 @@ def resolve(
     """
     problems: list[str] = []
     key_column = _find(columns, key, "key", problems)
+    key_typed = _typed_key(key_column, problems) if key_column else None
     if attributes is None:
         attributes = _conventional(columns, {key_column and key_column.name, _name_of(columns, cursor)}, problems)
-    resolved, values = [], []
-    for name, mapping in attributes.items():
-        column = _find(columns, mapping.column, f"attribute '{name}'", problems)
-        if column is None:
-            continue
-        try:
-            type_ = mapping.type or rules.NATIVE_TYPES.get(name) or rules.inferred(column.dtype, json=column.json)
-            value = rules.typed(column.name, column.dtype, type_, timezone=timezone, unordered=mapping.unordered)
-        except rules.UnsupportedError as error:
-            problems.append(f"attribute '{name}', column '{column.name}': {error}")
-            continue
-        resolved.append(Attribute(name, type_, column.name, mapping.on_null == "keep"))
-        values.append(rules.Typed(value.value, value.rules + rules.native_rules(name, value.value)))
-    key_typed = None
-    if key_column is not None:
-        try:
-            key_typed = rules.key_text(key_column.name, key_column.dtype)
-        except rules.UnsupportedError as error:
-            problems.append(f"key column '{key_column.name}': {error}")
     if len(attributes) > ATTRIBUTES_MAX:
-        problems.append(
-            f"{len(attributes)} attributes, an operation takes {ATTRIBUTES_MAX}; split the sync in two, or name fewer under attributes"
-        )
+        remedy = "split the sync in two, or name fewer under attributes"
+        problems.append(f"{len(attributes)} attributes, an operation takes {ATTRIBUTES_MAX}; {remedy}")
+    pairs = []
+    for name, mapping in attributes.items():
+        if column := _find(columns, mapping.column, f"attribute '{name}'", problems):
+            pairs += _typed_attribute(name, mapping, column, timezone, problems)
     if problems or key_column is None or key_typed is None:
         raise WarehouseError("; ".join(problems), remedy="correct the mapping or the source")
-    return Mapping(key_column.name, key_typed, tuple(resolved), tuple(values))
+    return Mapping(key_column.name, key_typed, tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs))
 
 
 def apply(mapping: Mapping, frame: pl.DataFrame) -> Mapped:
@@ -189,6 +178,28 @@ def _rejected(judged: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     return pl.concat([bad_keys, *bad_values] if suspects.height else [bad_keys])
 
 
+def _typed_key(column: Column, problems: list[str]) -> Typed | None:
+    try:
+        return rules.key_text(column.name, column.dtype)
+    except rules.UnsupportedError as error:
+        problems.append(f"key column '{column.name}': {error}")
+    return None
+
+
+def _typed_attribute(
+    name: str, mapping: AttributeMapping, column: Column, timezone: str, problems: list[str]
+) -> list[tuple[Attribute, Typed]]:
+    """The attribute and its expressions; none, and a problem noted, where the column cannot become it."""
+    try:
+        type_ = mapping.type or rules.NATIVE_TYPES.get(name) or rules.inferred(column.dtype, json=column.json)
+        value = rules.typed(column.name, column.dtype, type_, timezone=timezone, unordered=mapping.unordered)
+    except rules.UnsupportedError as error:
+        problems.append(f"attribute '{name}', column '{column.name}': {error}")
+        return []
+    attribute = Attribute(name, type_, column.name, mapping.on_null == "keep")
+    return [(attribute, Typed(value.value, value.rules + rules.native_rules(name, value.value)))]
+
+
 def _find(columns: Sequence[Column], name: str, role: str, problems: list[str]) -> Column | None:
     """The column of that name; without case where only one is meant. A miss is noted in `problems`."""
     exact = [column for column in columns if column.name == name]
@@ -216,12 +227,12 @@ def _conventional(
             continue
         name, type_ = _conventional_name(column.name)
         if name in found:
-            problems.append(
-                f"columns '{found[name].column}' and '{column.name}' both become attribute '{name}'; map one of them under attributes"
-            )
+            both = f"columns '{found[name].column}' and '{column.name}' both become attribute '{name}'"
+            problems.append(f"{both}; map one of them under attributes")
         elif not (ATTRIBUTE_NAME.fullmatch(name) or _is_native(name)):
+            allowed = "names are 1 to 30 of a-z, 0-9 and _"
             problems.append(
-                f"column '{column.name}' would become attribute '{name}', names are 1 to 30 of a-z, 0-9 and _; map it under attributes"
+                f"column '{column.name}' would become attribute '{name}', {allowed}; map it under attributes"
             )
         found[name] = AttributeMapping(column=column.name, type=type_)
     return found
@@ -236,7 +247,8 @@ def _conventional_name(column: str) -> tuple[str, AttributeType | None]:
             return rest, "url"
         case "batch":
             return f"${rest}", None
-    return column.lower(), None
+        case _:
+            return column.lower(), None
 
 
 def _is_native(name: str) -> bool:

@@ -52,6 +52,11 @@ class Outcome(NamedTuple):
     refusals: tuple[Refusal, ...] = ()
     retry_after: float | None = None
 
+    @property
+    def throttled(self) -> bool:
+        """Batch says that we send too fast."""
+        return self.reason.startswith("429")
+
 
 class Answer(NamedTuple):
     """An HTTP answer, read whole: status, headers with lower-case names, body."""
@@ -74,7 +79,13 @@ _BY_STATUS: dict[int, tuple[Verdict, str]] = {
     429: (Verdict.LATER, "too many requests"),
 }
 
-_PERSISTENT = "an answer that no retry will change"
+_BY_FAMILY: dict[int, tuple[Verdict, str]] = {
+    1: (Verdict.UNVERIFIED, "no final answer"),
+    2: (Verdict.UNVERIFIED, "an unexpected kind of success"),
+    3: (Verdict.STOP, "a redirect, which is never followed"),
+    4: (Verdict.STOP, "an answer that no retry will change"),
+    5: (Verdict.UNKNOWN, "server error"),
+}
 
 
 def not_sent(reason: str) -> Outcome:
@@ -103,14 +114,8 @@ def classify(answer: Answer, rows: int, *, now: datetime) -> Outcome:
         return Outcome(known[0], f"{status}: {known[1]}", retry_after=wait)
     if status == 503 and wait is not None:  # noqa: PLR2004
         return Outcome(Verdict.LATER, "503: under maintenance", retry_after=wait)
-    family = status // 100
-    if family == 2:  # noqa: PLR2004
-        return Outcome(Verdict.UNVERIFIED, f"{status}: an unexpected kind of success")
-    if family == 3:  # noqa: PLR2004
-        return Outcome(Verdict.STOP, f"{status}: a redirect, which is never followed")
-    if family == 5:  # noqa: PLR2004
-        return Outcome(Verdict.UNKNOWN, f"{status}: server error", retry_after=wait)
-    return Outcome(Verdict.STOP, f"{status}: {_PERSISTENT}")
+    verdict, reason = _BY_FAMILY.get(status // 100, (Verdict.UNVERIFIED, "no HTTP status"))
+    return Outcome(verdict, f"{status}: {reason}", retry_after=wait)
 
 
 def retry_after(text: str | None, now: datetime) -> float | None:

@@ -32,7 +32,8 @@ class Chunk(NamedTuple):
 def operations(rows: pl.DataFrame, attributes: Sequence[Attribute]) -> pl.Series:
     """One update operation a row, as JSON text: `{"identifiers":{"custom_id":…},"attributes":{…}}`.
 
-    A value is sent as itself, a null as `null` (Batch clears it), and an attribute whose bit is not set in `#send` is absent (Batch keeps it).
+    A value is sent as itself, a null as `null` (Batch clears it), and an attribute whose bit is not set in `#send` is
+    absent (Batch keeps it).
 
     Args:
         rows: `#key`, `#send` and each attribute's value.

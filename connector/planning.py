@@ -1,4 +1,4 @@
-"""From the warehouse to a change set on disk: read, map, drop what is unchanged, decide what is due, build the operations.
+"""From record batches to a change set on disk: map, drop what is unchanged, decide what is due, build the operations.
 
 Memory is bounded by a few record batches and 40 bytes a row of the snapshot; candidates go through files in the outbox.
 """
@@ -16,7 +16,8 @@ from connector.changes import KIND, PLANNED, POSITION, SEND, Index, Kind, cleare
 from connector.hashing import HASH, KEY_HASH, ROW_HASH, Hashes, hashed
 from connector.mapping import KEY, WITHHELD, Attribute, Mapped, Mapping, apply
 from connector.payload import OPERATION, operations
-from connector.state.snapshots import Snapshot, write_parquet
+from connector.state.files import write_frames
+from connector.state.snapshots import Snapshot
 
 SPOOL_ROWS = 100_000
 """Rows of candidates that are compared with the snapshot in one go."""
@@ -85,7 +86,8 @@ class ChangeSet:
     """What a run has to send, on disk in sending order.
 
     Attributes:
-        path: Parquet: `#key`, `#kh`, `#rh`, `#send`, `#kind`, `#operation` (JSON) and `h:` hashes as they stand once accepted; absent where `planned` is 0.
+        path: Parquet: `#key`, `#kh`, `#rh`, `#send`, `#kind`, `#operation` (JSON) and `h:` hashes as they stand
+            once accepted; absent where `planned` is 0.
         counts: Rows by `Kind`; `unchanged` and `invalid` are whole counts of the run.
         faulty: Rows that are invalid or have a value withheld.
         skipped: Rows left out by the limit.
@@ -162,7 +164,7 @@ def build(sifted: Sifted, job: Job, removed: pl.DataFrame, path: Path) -> Change
         path: Where the change set goes.
     """
     tally = _Tally(job, sifted)
-    write_parquet(path, tally.frames(removed))
+    write_frames(path, tally.frames(removed))
     counts = {
         **{kind: tally.counts.get(kind, 0) for kind in Kind},
         Kind.UNCHANGED: tally.counts.get(Kind.UNCHANGED, 0) + sifted.unchanged,

@@ -25,7 +25,8 @@ class Seconds:
 class Report:
     """Counts of a run, in rows of the source; `requests`, `retries`, `throttled` in calls, `bytes` of request bodies.
 
-    Always: planned = accepted + rejected + held + expired + unsent, and read = unchanged + added + changed + retried + invalid + skipped.
+    Always: planned = accepted + rejected + held + expired + unsent, and read = unchanged + added + changed + retried +
+    invalid + skipped.
     """
 
     sync: str

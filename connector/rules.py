@@ -7,7 +7,7 @@ Every rule is one boolean expression; a broken rule withholds the value and says
 * native attributes: the patterns of Batch's mobile and web SDKs; text length counts UTF-16 units, as those do
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 from zoneinfo import available_timezones
 
@@ -26,12 +26,12 @@ RESERVED_IDS = (
 
 _ASTRAL = r"[\x{10000}-\x{10FFFF}]"
 _URL = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^\s/?#@]*@)?[^\s/?#@:][^\s/?#]*[^\s]*$"
-_JSON_ESCAPE = r'\\(?:["\\/bfnrt]|u(?:[0-9A-Ca-cE-Fe-f][0-9A-Fa-f]{3}|[dD][0-7][0-9A-Fa-f]{2}|[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}))'
-_JSON_ITEM = (
-    rf'(?:"(?:[^"\\\x00-\x1f]|{_JSON_ESCAPE})*"|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null)'
-)
+_JSON_PAIR = r"[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}"  # a lone surrogate is no text
+_JSON_UNIT = rf"u(?:[0-9A-Ca-cE-Fe-f][0-9A-Fa-f]{{3}}|[dD][0-7][0-9A-Fa-f]{{2}}|{_JSON_PAIR})"
+_JSON_ESCAPE = rf'\\(?:["\\/bfnrt]|{_JSON_UNIT})'
+_JSON_NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+_JSON_ITEM = rf'(?:"(?:[^"\\\x00-\x1f]|{_JSON_ESCAPE})*"|{_JSON_NUMBER}|true|false|null)'
 _JSON_ARRAY = rf"^\s*\[\s*(?:{_JSON_ITEM}(?:\s*,\s*{_JSON_ITEM})*)?\s*\]\s*$"
-_SUBSCRIPTION = r"^(?:subscribed|unsubscribed)$"
 
 
 class Rule(NamedTuple):
@@ -96,21 +96,11 @@ def typed(
     raw = pl.col(column)
     if dtype == pl.Null:
         return Typed(pl.lit(None, dtype=VALUE_DTYPE[type_]), ())
-    match type_:
-        case "string":
-            return _string(raw, dtype)
-        case "integer":
-            return _integer(raw, dtype)
-        case "float":
-            return _float(raw, dtype)
-        case "boolean":
-            return _boolean(raw, dtype)
-        case "date":
-            return _date(raw, dtype, timezone)
-        case "url":
-            return _url(raw, dtype)
-        case _:
-            return _array(raw, dtype, unordered=unordered)
+    if type_ == "date":
+        return _date(raw, dtype, timezone)
+    if type_ == "array":
+        return _array(raw, dtype, unordered=unordered)
+    return _SCALARS[type_](raw, dtype)
 
 
 VALUE_DTYPE: dict[AttributeType, pl.DataType] = {
@@ -165,41 +155,28 @@ NATIVE_TYPES: dict[str, AttributeType] = {
 
 def native_rules(name: str, value: pl.Expr) -> tuple[Rule, ...]:
     """The further rules of a native attribute's value; none for custom attributes."""
-    match name:
-        case "$email_address":
-            return (
-                Rule("not an e-mail address", ~value.str.contains(r"^[^@\s]+@[A-Za-z0-9.\-]+\.[A-Za-z0-9]+$")),
-                Rule(f"an e-mail address longer than {EMAIL_MAX} characters", _longer(value, EMAIL_MAX)),
-            )
-        case "$phone_number":
-            return (
-                Rule(
-                    "not a phone number in E.164 form (+ and up to 15 digits)",
-                    ~value.str.contains(r"^\+[0-9]{1,15}$"),
-                ),
-            )
-        case "$email_marketing" | "$sms_marketing":
-            return (Rule("neither subscribed nor unsubscribed", ~value.str.contains(_SUBSCRIPTION)),)
-        case "$language":
-            return (
-                Rule(
-                    "not a language code of two lower-case letters (ISO 639)",
-                    ~value.str.contains(r"^[a-z]{2}$"),
-                ),
-            )
-        case "$region":
-            return (
-                Rule(
-                    "not a region code of two upper-case letters (ISO 3166)",
-                    ~value.str.contains(r"^[A-Z]{2}$"),
-                ),
-            )
-        case "$timezone":
-            return (Rule("not an IANA time zone", ~value.is_in(sorted(available_timezones()))),)
-        case "$topic_preferences":
-            topic = value.list.eval(pl.element().str.contains(r"^[a-z0-9_\-]+$"))
-            return (Rule("a topic has other characters than a-z, 0-9, _ and -", ~topic.list.all()),)
-    return ()
+    rules = []
+    if name == "$email_address":
+        rules.append(Rule(f"an e-mail address longer than {EMAIL_MAX} characters", _longer(value, EMAIL_MAX)))
+    if name == "$timezone":
+        rules.append(Rule("not an IANA time zone", ~value.is_in(sorted(available_timezones()))))
+    if name == "$topic_preferences":
+        topics = value.list.eval(pl.element().str.contains(r"^[a-z0-9_\-]+$"))
+        rules.append(Rule("a topic has other characters than a-z, 0-9, _ and -", ~topics.list.all()))
+    if name in _NATIVE_FORMS:
+        form, reason = _NATIVE_FORMS[name]
+        rules.append(Rule(reason, ~value.str.contains(form)))
+    return tuple(rules)
+
+
+_NATIVE_FORMS = {
+    "$email_address": (r"^[^@\s]+@[A-Za-z0-9.\-]+\.[A-Za-z0-9]+$", "not an e-mail address"),
+    "$phone_number": (r"^\+[0-9]{1,15}$", "not a phone number in E.164 form (+ and up to 15 digits)"),
+    "$email_marketing": (r"^(?:subscribed|unsubscribed)$", "neither subscribed nor unsubscribed"),
+    "$sms_marketing": (r"^(?:subscribed|unsubscribed)$", "neither subscribed nor unsubscribed"),
+    "$language": (r"^[a-z]{2}$", "not a language code of two lower-case letters (ISO 639)"),
+    "$region": (r"^[A-Z]{2}$", "not a region code of two upper-case letters (ISO 3166)"),
+}
 
 
 def _is_text(dtype: pl.DataType) -> bool:
@@ -357,7 +334,7 @@ def _array(raw: pl.Expr, dtype: pl.DataType, *, unordered: bool) -> Typed:
     rules: list[Rule] = []
     if _is_text(dtype):
         source = _filled(raw.cast(pl.String))
-        items = pl.when(source.str.contains(_JSON_ARRAY)).then(source).str.json_decode(pl.List(pl.String))
+        items = _json_items(source)
         rules.append(Rule("not a JSON array of text", source.is_not_null() & items.is_null() & (source != "null")))
     elif isinstance(dtype, pl.Array | pl.List):
         listed = raw.arr.to_list() if isinstance(dtype, pl.Array) else raw
@@ -368,11 +345,16 @@ def _array(raw: pl.Expr, dtype: pl.DataType, *, unordered: bool) -> Typed:
             rules.append(Rule("an item is not a finite number", ~finite.list.all()))
     else:
         raise UnsupportedError(f"type {dtype} cannot be an array; it must be a list, or JSON text")
-    value = pl.when(items.list.len() > 0).then(items)
+    value: pl.Expr = pl.when(items.list.len() > 0).then(items)
     rules += _item_rules(value)
     if unordered:
         value = value.list.unique().list.sort()
     return Typed(value, tuple(rules))
+
+
+def _json_items(text: pl.Expr) -> pl.Expr:
+    # Polars fails on a column with one bad text, so only what is known to be good is decoded.
+    return pl.when(text.str.contains(_JSON_ARRAY)).then(text).str.json_decode(pl.List(pl.String))
 
 
 def _item_rules(value: pl.Expr) -> Sequence[Rule]:
@@ -394,3 +376,12 @@ def _instance(dtype: object) -> pl.DataType:
     found = dtype() if isinstance(dtype, type) else dtype
     assert isinstance(found, pl.DataType)  # noqa: S101 - Polars also takes a type's class for the type
     return found
+
+
+_SCALARS: dict[AttributeType, Callable[[pl.Expr, pl.DataType], Typed]] = {
+    "string": _string,
+    "integer": _integer,
+    "float": _float,
+    "boolean": _boolean,
+    "url": _url,
+}

@@ -1,0 +1,1 @@
+"""Batch's API over HTTP: the only package that imports httpx."""

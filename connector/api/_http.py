@@ -15,26 +15,40 @@ ANSWER_BYTES_MAX = 8_000_000
 """Bytes of an answer that are read at most: 10,000 partial errors fit many times over."""
 
 
-class EndpointLimit(Model):
-    """What one update endpoint takes: profiles per second, profiles at once, and profiles in one call."""
+class UpdateLimit(Model):
+    """What the live endpoint takes (documented: 300 a second, a bucket of 1,000, 200 a call)."""
 
-    per_second: float = Field(gt=0)
-    burst: int = Field(default=0, ge=0)
-    per_call: int = Field(gt=0)
+    per_second: float = Field(default=300, gt=0, description="profiles a second")
+    burst: int = Field(default=1000, ge=0, description="profiles that Batch's bucket holds")
+    per_call: int = Field(default=200, gt=0, le=200, description="profiles of one call")
+
+
+class MassUpdateLimit(Model):
+    """What the bulk endpoint takes (documented: 10,000 a second, no burst, 10,000 a call).
+
+    Calls of 1,000 leave room for the jitter of the network, which calls of 10,000 do not.
+    """
+
+    per_second: float = Field(default=10_000, gt=0, description="profiles a second")
+    burst: int = Field(default=0, ge=0, description="profiles beyond a second's worth that Batch's bucket holds")
+    per_call: int = Field(default=1000, gt=0, le=10_000, description="profiles of one call")
+
+
+EndpointLimit = UpdateLimit | MassUpdateLimit
 
 
 class OtherLimit(Model):
-    """Calls per second of every other endpoint."""
+    """What every other endpoint takes."""
 
-    per_second: float = Field(gt=0)
+    per_second: float = Field(default=1, gt=0, description="calls a second")
 
 
 class Limits(Model):
     """Documented limits of the Profile API (profile updates, not calls), overridable."""
 
-    update: EndpointLimit = EndpointLimit(per_second=300, burst=1000, per_call=200)
-    mass_update: EndpointLimit = EndpointLimit(per_second=10_000, per_call=1000)
-    other: OtherLimit = OtherLimit(per_second=1)
+    update: UpdateLimit = Field(default=UpdateLimit(), description="the live endpoint")
+    mass_update: MassUpdateLimit = Field(default=MassUpdateLimit(), description="the bulk endpoint")
+    other: OtherLimit = Field(default=OtherLimit(), description="all other endpoints")
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,22 +204,21 @@ def _plain(text: str) -> Value:
 
 def _syntax(error: MarkedYAMLError, text: str) -> tuple[Place, str]:
     """Where and what a mistake of YAML is, not in ruamel's words: they quote the file, secrets too."""
-    problem, mark = error.problem or "", error.problem_mark or error.context_mark
-    place = Place(mark.line + 1, mark.column + 1) if isinstance(mark, StringMark) else Place(1, 1)
+    problem = error.problem or ""
+    place, opening = _marked(error.problem_mark), _marked(error.context_mark)
     if "'\\t'" in problem or _char_at(text, place) == "\t":
         return place, "a tab stands here; YAML wants spaces"
-    opening = error.context_mark
-    if ("end of stream" in problem or "stream end" in problem) and isinstance(opening, StringMark):
-        place = Place(opening.line + 1, opening.column + 1)
-        return place, "what opens here, a quote or a bracket, is never closed; close it"
+    if ("end of stream" in problem or "stream end" in problem) and opening < place:
+        return opening, "what opens here, a quote or a bracket, is never closed; close it"
     if "mapping values are not allowed" in problem:
-        return (
-            place,
-            "a second ': ' on this line; put the value in quotes, or check the spaces before the key",
-        )
+        return place, "a second ': ' on this line; put the value in quotes, or check the spaces before the key"
     if "could not find expected ':'" in problem:
         return place, "a key without its ':'; write 'key: value'"
     return place, _BROKEN
+
+
+def _marked(mark: object) -> Place:
+    return Place(mark.line + 1, mark.column + 1) if isinstance(mark, StringMark) else Place(1, 1)
 
 
 def _char_at(text: str, place: Place) -> str:

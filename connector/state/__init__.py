@@ -1,0 +1,1 @@
+"""What a project remembers: runs and chunks in a database, snapshots in files."""

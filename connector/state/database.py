@@ -136,7 +136,7 @@ class State:
             yield connection
 
     def digest(self, key: str) -> str:
-        """A keyed hash of a profile's key, 12 hexadecimal digits: for logs, metadata and exceptions, where keys must not stand."""
+        """A keyed hash of a profile's key, 12 hexadecimal digits: it stands for the key in logs and metadata."""
         return hashlib.blake2b(key.encode(), digest_size=6, key=self.seed.to_bytes(8, "big")).hexdigest()
 
     def close(self) -> None:
@@ -153,7 +153,8 @@ def open_state(folder: Path, project_key: str) -> Iterator[State]:
         project_key: The Batch project's key: the state is bound to it, by fingerprint, at its first use.
 
     Raises:
-        StateError: The folder cannot be used: it belongs to another project, is damaged in part, locked, or of another version.
+        StateError: The folder cannot be used: it belongs to another project, is damaged in part, locked, or of
+            another version.
     """
     with translated(folder):
         engine = _engine(_prepared(folder))
@@ -171,7 +172,7 @@ def _prepared(folder: Path) -> Path:
     if not database.exists() and any((folder / "snapshots").glob("*/*.parquet")):
         raise StateError(
             f"the state folder '{folder}' has snapshot files but no state.db",
-            remedy="restore state.db from a backup, or move the folder away and send everything again on purpose with: connector run SYNC --resend",
+            remedy="restore state.db from a backup, or move the folder away: then every row is sent again",
         )
     for part in (folder, folder / "snapshots", folder / "outbox", folder / "locks"):
         part.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -232,7 +233,7 @@ def translated(folder: Path) -> Iterator[None]:
         if "locked" in detail:
             remedy = "another process writes to it: wait for it, or stop it, then run again"
         if "malformed" in detail or "not a database" in detail:
-            remedy = "restore the state folder from a backup, or move it away and send everything again on purpose with: connector run SYNC --resend"
+            remedy = "restore the state folder from a backup, or move it away: then every row is sent again"
         raise StateError(
             f"the state database '{folder / 'state.db'}' cannot be used: {detail}", remedy=remedy
         ) from None

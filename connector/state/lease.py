@@ -15,7 +15,7 @@ from connector.errors import BusyError, StateError
 from connector.state.database import LEASES, State
 
 LEASE_SECONDS = 120.0
-"""How long a lease outlives its last renewal; counts only for another host, as the kernel frees a dead process's lock at once."""
+"""How long a lease outlives its last renewal, for another host; here the kernel frees a dead process's lock at once."""
 
 
 @dataclass(frozen=True, slots=True)

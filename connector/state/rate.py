@@ -1,4 +1,4 @@
-"""The rate limit, in profiles: one bucket an endpoint for every process on this state, and one pause when Batch asks for it."""
+"""The rate limit, in profiles: one bucket an endpoint, and one pause, for every process on this state."""
 
 import platform
 import time
@@ -16,7 +16,8 @@ def burst(capacity: int, per_second: float, per_call: int) -> float:
     """Profiles that may leave at once, from 0 to what Batch's bucket holds less what jitter may cost.
 
     Args:
-        capacity: Profiles that Batch's own bucket holds; 0: it is documented to hold no burst, so it holds a second's worth.
+        capacity: Profiles that Batch's own bucket holds; 0: it is documented to hold no burst, so it holds a
+            second's worth.
         per_second: Profiles a second.
         per_call: Profiles of the largest call.
     """
@@ -28,7 +29,8 @@ def burst(capacity: int, per_second: float, per_call: int) -> float:
 def reserve(state: State, endpoint: str, profiles: int, *, per_second: float, burst: float) -> float:
     """Book `profiles` and return how many seconds to wait before they may leave.
 
-    The first booking on a new state, after a reboot or on another host starts from an empty bucket: a full one would let each restart send a burst.
+    The first booking on a new state, after a reboot or on another host starts from an empty bucket: a full one would
+    let each restart send a burst.
 
     Args:
         state: Where the bucket is shared.
@@ -78,7 +80,7 @@ def _store(connection: sa.Connection, endpoint: str, clock: str, paid: float, ho
 
 
 def _clock() -> tuple[str, float]:
-    """A clock that no one can set, shared by this host's processes, and its name: another boot's or host's times mean nothing here."""
+    """A clock that nobody can set, shared by this host's processes, and its name: it means nothing after a reboot."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     name = boot.read_text().strip() if boot.exists() else platform.node()
     return name, time.monotonic()

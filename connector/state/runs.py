@@ -20,13 +20,19 @@ DUE_SCHEMA = pl.Schema({
     "key": pl.String(), "reason": pl.String(), "whole": pl.Boolean(), "not_before": pl.Float64(),
     "quiet_until": pl.Float64(), "source_hash": pl.UInt64(),
 })  # fmt: skip
-"""Keys that are due again. `reason`: unknown, refused or withheld; times in seconds since 1970; `source_hash`: the row's when it was last tried."""
+"""Keys that are due again.
+
+`reason`: unknown, refused or withheld. Times in seconds since 1970. `source_hash`: the row's when it was last tried.
+"""
 
 REJECTS_SCHEMA = pl.Schema({
     "key": pl.String(), "attribute": pl.String(), "source": pl.String(), "reason": pl.String(), "attempts": pl.Int64(),
     "first_seen": pl.Float64(), "last_seen": pl.Float64(),
 })  # fmt: skip
-"""Rejected (by Batch) and invalid (by our rules) values; key and attribute '' where the source's key is null or the whole row is meant."""
+"""Values rejected by Batch or invalid by our rules.
+
+`key` is '' where the source's is null, `attribute` is '' where the whole row is meant.
+"""
 
 
 class ChunkRow(NamedTuple):
@@ -83,7 +89,7 @@ def mark_unknown(state: State, lease: Lease, number: int) -> None:
 
 
 def settle(state: State, lease: Lease, number: int, outcome: str, refusals: Sequence[Refusal] = ()) -> None:
-    """A chunk came to its end in this run: `done` (acknowledged but for `refusals`), `unknown`, or `planned` again (nothing was applied)."""
+    """A chunk came to its end in this run: `done` (but for `refusals`), `unknown`, or `planned` again (not applied)."""
     with state.write() as connection:
         lease.check(connection)
         _update(

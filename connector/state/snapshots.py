@@ -1,11 +1,11 @@
 """What Batch accepted, row by row: immutable Parquet files, and the manifest in the database that names them.
 
-A file has `#key`, `#kh`, `#rh`, `#deleted` (Boolean: the profile left), `#at` (Int64, seconds since 1970: when it was acknowledged) and one `h:NAME` an attribute.
-Of rows with one key hash the last one counts. No value is kept, only keyed hashes: nothing personal lies here but the key.
+A file has `#key`, `#kh`, `#rh`, `#deleted` (Boolean: the profile left), `#at` (Int64, seconds since 1970: when it was
+acknowledged) and one `h:NAME` an attribute.
+Of rows with one key hash the last one counts. No value is kept, only keyed hashes: nothing personal lies here but the
+key.
 """
 
-import hashlib
-import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from connector.changes import Index
 from connector.errors import StateError
 from connector.hashing import HASH, KEY_HASH, NULL, ROW_HASH, VERSION, row_hashes, self_test
 from connector.mapping import KEY
-from connector.state.database import SNAPSHOTS, State, translated
+from connector.state.database import SNAPSHOTS, State
+from connector.state.files import checksum, write_frames
 
 DELETED = "#deleted"
 AT = "#at"
@@ -34,7 +34,7 @@ FILES_MAX = 32
 ORPHAN_SECONDS = 3600
 """Age at which a file that nothing names is nobody's: a reader of the generation before may still hold younger ones."""
 
-_WAYS_OUT = (
+WAYS_OUT = (
     "restore the state folder from a backup, or send everything again on purpose with: connector run {sync} --resend"
 )
 
@@ -45,7 +45,8 @@ class Snapshot:
 
     Attributes:
         folder: Where its files lie.
-        manifest: `files` (name, rows, sha256), `key`, `attributes` (name to type), `hash_version`, `self_test`, `cursor`, `full_read_at`.
+        manifest: `files` (name, rows, sha256), `key`, `attributes` (name to type), `hash_version`, `self_test`,
+            `cursor`, `full_read_at`.
         generation: 0 where nothing was ever delivered.
     """
 
@@ -69,12 +70,12 @@ class Snapshot:
         keys = rows[KEY_HASH].to_numpy()
         order = np.argsort(keys, kind="stable")
         ordered = keys[order]
-        newest = np.append(ordered[1:] != ordered[:-1], True)  # noqa: FBT003
+        newest = np.append(ordered[1:] != ordered[:-1], True)
         live = order[newest][~rows[DELETED].to_numpy()[order[newest]]]
         return Index(keys[live], rows[ROW_HASH].to_numpy()[live], live.astype(np.int64))
 
     def rows(self, positions: npt.NDArray[np.int64], attributes: Iterable[str]) -> pl.DataFrame:
-        """`#key` and the `h:` hashes of the rows at these places, in their order; null and NULL at -1 and in columns a file lacks."""
+        """`#key` and `h:` hashes of the rows at these places, in order; null at -1, NULL where a file lacks it."""
         columns = [KEY, *(HASH + name for name in attributes)]
         order = np.argsort(positions, kind="stable")
         wanted = positions[order]
@@ -102,12 +103,12 @@ def load(state: State, sync: str) -> Snapshot:
     if row is None:
         return Snapshot(folder, {}, 0)
     snapshot = Snapshot(folder, row["manifest"], row["generation"])
-    remedy = _WAYS_OUT.format(sync=sync)
+    remedy = WAYS_OUT.format(sync=sync)
     for file in snapshot.files:
         path = folder / file["name"]
         if not path.exists():
             raise StateError(f"sync '{sync}': the snapshot file '{path}' is missing", remedy=remedy)
-        if _checksum(path) != file["sha256"]:
+        if checksum(path) != file["sha256"]:
             raise StateError(
                 f"sync '{sync}': the snapshot file '{path}' was altered: its checksum differs", remedy=remedy
             )
@@ -128,37 +129,8 @@ def write(snapshot: Snapshot, frames: Iterable[pl.DataFrame]) -> dict[str, Any] 
     """
     snapshot.folder.mkdir(mode=0o700, exist_ok=True)
     path = snapshot.folder / f"{uuid.uuid4().hex}.parquet"
-    rows = write_parquet(path, (_with_row_hash(frame) for frame in frames))
-    return {"name": path.name, "rows": rows, "sha256": _checksum(path)} if rows else None
-
-
-def write_parquet(path: Path, frames: Iterable[pl.DataFrame]) -> int:
-    """Write frames of one schema as one Parquet file, a row group each, and make it durable; the number of rows (0: no file).
-
-    Raises:
-        StateError: The disk is full or the folder cannot be written.
-    """
-    rows = 0
-    writer: pq.ParquetWriter | None = None
-    with (
-        translated(path.parent),
-        os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
-    ):
-        for frame in frames:
-            if frame.height:
-                table = frame.to_arrow()
-                writer = writer or pq.ParquetWriter(file, table.schema, compression="lz4", write_statistics=False)
-                writer.write_table(table)
-                rows += frame.height
-        if writer:
-            writer.close()
-        file.flush()
-        os.fsync(file.fileno())
-    if rows:
-        _sync_folder(path.parent)
-    else:
-        path.unlink()
-    return rows
+    rows = write_frames(path, (_with_row_hash(frame) for frame in frames))
+    return {"name": path.name, "rows": rows, "sha256": checksum(path)} if rows else None
 
 
 def folded(snapshot: Snapshot, attributes: Iterable[str]) -> dict[str, Any] | None:
@@ -209,16 +181,3 @@ def _take(path: Path, places: npt.NDArray[np.int64], columns: list[str]) -> pl.D
 def _blank(height: int, columns: list[str]) -> pl.DataFrame:
     nothing = pl.repeat(None, height, dtype=pl.String), pl.repeat(NULL, height, dtype=pl.UInt64)
     return pl.select(nothing[name.startswith(HASH)].alias(name) for name in columns)
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

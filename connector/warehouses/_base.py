@@ -6,28 +6,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
-from connector._model import Model
+import polars as pl
 
-if TYPE_CHECKING:  # settings are loaded where a start must be quick
-    import polars as pl
+from connector._model import Model
+from connector.mapping import Column
 
 RECORD_BATCH_ROWS = 50_000
 """Rows of one record batch: large enough to be columnar, small enough to bound memory."""
 
 _MINUTE = timedelta(minutes=1)
-
-
-class Column(NamedTuple):
-    """One column of a source: its name as the warehouse spells it, its Polars type, whether it is JSON."""
-
-    name: str
-    dtype: "pl.DataType"
-    """`pl.Object` where the warehouse's type has no counterpart: such a column cannot be read."""
-    json: bool = False
-    """True where the warehouse's own type is semi-structured (JSON, VARIANT, OBJECT, ARRAY as text)."""
 
 
 class Relation(NamedTuple):
@@ -65,6 +55,13 @@ class Keys:
     values: Sequence[str]
 
 
+class Latest(NamedTuple):
+    """The columns by which the newest row of a key is told."""
+
+    key: str
+    cursor: str
+
+
 class Reader(Protocol):
     """An open connection that only reads. One thread at a time."""
 
@@ -79,14 +76,20 @@ class Reader(Protocol):
         """The warehouse's own clock, aware, in UTC."""
 
     def read(
-        self, relation: Relation, columns: Sequence[str], rows: Window | Keys | None = None
-    ) -> "Iterator[pl.DataFrame]":
+        self,
+        relation: Relation,
+        columns: Sequence[str],
+        rows: Window | Keys | None = None,
+        *,
+        latest: Latest | None = None,
+    ) -> Iterator[pl.DataFrame]:
         """The named columns as frames of one schema and at most RECORD_BATCH_ROWS rows, in no promised order.
 
         Args:
             relation: The table or query.
             columns: Names as `columns` gives them; a name given twice comes once.
             rows: Which rows; None for all.
+            latest: Of the rows with one key only those with the highest cursor; rows that tie all come.
 
         Raises:
             WarehouseError: The read failed; what was yielded until then must not be taken as complete.
@@ -126,4 +129,4 @@ def _comes_twice(local: datetime) -> bool:
     return local.replace(fold=0).timestamp() < local.replace(fold=1).timestamp()
 
 
-__all__ = ["RECORD_BATCH_ROWS", "Column", "Keys", "Reader", "Relation", "WarehouseSettings", "Window"]
+__all__ = ["RECORD_BATCH_ROWS", "Column", "Keys", "Latest", "Reader", "Relation", "WarehouseSettings", "Window"]

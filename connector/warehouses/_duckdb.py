@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from connector.errors import WarehouseError
 from connector.warehouses import _duckdb_sql as sql
-from connector.warehouses._base import RECORD_BATCH_ROWS, Column, Keys, Relation, Window
+from connector.warehouses._base import RECORD_BATCH_ROWS, Column, Keys, Latest, Relation, Window
 
 MEMORY = ":memory:"
 """The path that means no file."""
@@ -166,7 +166,12 @@ class DuckDBReader:
         return _EPOCH + timedelta(microseconds=microseconds)
 
     def read(
-        self, relation: Relation, columns: Sequence[str], rows: Window | Keys | None = None
+        self,
+        relation: Relation,
+        columns: Sequence[str],
+        rows: Window | Keys | None = None,
+        *,
+        latest: Latest | None = None,
     ) -> Iterator[pl.DataFrame]:
         """See `Reader.read`. Names match without case, as in DuckDB; frames carry them as asked for.
 
@@ -182,11 +187,14 @@ class DuckDBReader:
                     f"column '{field.name}' of {sql.named(relation)} cannot be read as {field.type}",
                     remedy="cast it in a query, to text for instance",
                 )
-        selections = [sql.EVERYTHING]
+        selections = [sql.Selection()]
         if isinstance(rows, Window):
             selections = [sql.within(self._field(relation, fields, rows.column), rows)]
         elif isinstance(rows, Keys):
             selections = sql.among(self._field(relation, fields, rows.column), rows)
+        if latest:
+            key, cursor = (self._field(relation, fields, name).name for name in latest)
+            selections = [sql.newest(selection, key, cursor) for selection in selections]
         return self._frames(relation, found, selections)
 
     def _frames(
@@ -194,9 +202,10 @@ class DuckDBReader:
     ) -> Iterator[pl.DataFrame]:
         with self._session(sql.named(relation)) as session:
             text = f"{sql.select(fields)} FROM {_source(session, relation)} "
-            for where, parameters in selections:
+            for selection in selections:
+                _bind(session, selection)
                 # From a relation this streams; after `execute`, DuckDB 2 would hold the whole result.
-                rows = session.sql(text + where, params=parameters or None)
+                rows = session.sql(text + selection.where)
                 with self._kept(rows.to_arrow_reader(RECORD_BATCH_ROWS)) as stream:
                     for batch in stream:
                         frame = pl.DataFrame(batch)
@@ -253,6 +262,13 @@ def _source(session: duckdb.DuckDBPyConnection, relation: Relation) -> str:
     _require_one_select(session, relation.query)
     session.execute(f"CREATE OR REPLACE TEMP VIEW {_VIEW} AS {relation.query}")
     return f"temp.main.{_VIEW}"
+
+
+def _bind(session: duckdb.DuckDBPyConnection, selection: sql.Selection) -> None:
+    for name, value in selection.variables.items():
+        session.execute(f"SET VARIABLE {name} = ?", [value])
+    if selection.keys:
+        session.register(sql.KEYS, pa.table({"k": pa.array(selection.keys, pa.string())}))
 
 
 def _require_one_select(session: duckdb.DuckDBPyConnection, query: str) -> None:

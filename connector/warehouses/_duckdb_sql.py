@@ -1,8 +1,10 @@
 """The SQL of a DuckDB read: names, what each type is read as, and the conditions of windows and keys."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import NamedTuple
 
 from duckdb.sqltypes import DuckDBPyType
@@ -10,8 +12,11 @@ from duckdb.sqltypes import DuckDBPyType
 from connector.errors import WarehouseError
 from connector.warehouses._base import Keys, Relation, Window
 
-KEY_SLICE = 10_000
-"""Keys looked up by one statement."""
+KEY_SLICE = 100_000
+"""Keys looked up by one statement, that is by one scan of the source: many, for few scans; bounded, for memory."""
+
+KEYS = "#keys"
+"""The table, of one text column `k`, that a statement's keys are in."""
 
 NAMES_SHOWN = 10
 """Names listed where none is close to the one asked for."""
@@ -37,13 +42,14 @@ class Field(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """A condition, `WHERE` included, and its parameters."""
+    """A condition, `WHERE` included, and what it refers to.
 
-    where: str
-    parameters: list[object]
+    Not parameters: with those, DuckDB 1.5 would hold the whole result instead of streaming it.
+    """
 
-
-EVERYTHING = Selection("", [])
+    where: str = ""
+    variables: Mapping[str, datetime] = MappingProxyType({})
+    keys: Sequence[str] = ()
 
 
 def field(name: str, type_: DuckDBPyType) -> Field:
@@ -89,10 +95,11 @@ def within(field: Field, window: Window) -> Selection:
             f"the cursor column '{field.name}' has the type {kind}, which is neither a timestamp nor a date",
             remedy="choose another cursor, or cast it in a query",
         )
-    upper = f"WHERE {column} < CAST(? AS {bound})"
+    upper = f"WHERE {column} < CAST(getvariable('until') AS {bound})"
     if since is None:
-        return Selection(upper, [until])
-    return Selection(f"{upper} AND {column} >= CAST(? AS {bound})", [until, since])
+        return Selection(upper, {"until": until})
+    both = f"{upper} AND {column} >= CAST(getvariable('since') AS {bound})"
+    return Selection(both, {"until": until, "since": since})
 
 
 def among(field: Field, keys: Keys) -> list[Selection]:
@@ -101,22 +108,26 @@ def among(field: Field, keys: Keys) -> list[Selection]:
     Raises:
         WarehouseError: The column's type cannot be a key.
     """
-    column, matching = quoted(field.name), "SELECT unnest(CAST(? AS VARCHAR[])) AS k"
-    if field.type.id in _TEXT:
-        column = f"CAST({column} AS VARCHAR)"
-    elif field.type.id in (*_NUMBERS, "uuid"):
+    matching = f"SELECT k FROM {quoted(KEYS)}"  # noqa: S608 - a name of ours
+    if field.type.id in (*_NUMBERS, "uuid"):
         # Comparing in the column's own type lets DuckDB skip row groups; casting the column would not.
         value = f"TRY_CAST(k AS {field.type})"
         spelt = value if field.type.id == "uuid" else f"TRY_CAST({value} AS HUGEINT)"
-        matching = f"SELECT {value} FROM ({matching}) WHERE CAST({spelt} AS VARCHAR) = k"  # noqa: S608 - a type
-    else:
+        matching = f"SELECT {value} FROM ({matching}) WHERE CAST({spelt} AS VARCHAR) = k"  # noqa: S608
+    elif field.type.id not in _TEXT:
         raise WarehouseError(
             f"the key column '{field.name}' has the type {field.type}, allowed are text, numbers and UUID",
             remedy="cast it to text in a query",
         )
     distinct = list(dict.fromkeys(keys.values))
     slices = (distinct[start : start + KEY_SLICE] for start in range(0, len(distinct), KEY_SLICE))
-    return [Selection(f"WHERE {column} IN ({matching})", [slice_]) for slice_ in slices]
+    return [Selection(f"WHERE {quoted(field.name)} IN ({matching})", keys=slice_) for slice_ in slices]
+
+
+def newest(selection: Selection, key: str, cursor: str) -> Selection:
+    """Of the selected rows with one key those with the highest cursor; rows that tie all stay."""
+    order = f"PARTITION BY {quoted(key)} ORDER BY {quoted(cursor)} DESC NULLS LAST"
+    return selection._replace(where=f"{selection.where} QUALIFY rank() OVER ({order}) = 1")
 
 
 def named(relation: Relation) -> str:

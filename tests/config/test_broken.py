@@ -1,4 +1,4 @@
-"""Broken files. A `⟪` in a text marks the place that the problem must name; it is taken out before the file is written."""
+"""Broken files. A `⟪` in a text marks the place that the problem must name; the file is written without it."""
 
 import re
 from collections.abc import Callable
@@ -79,6 +79,7 @@ BROKEN_SYNCS = {
     "brackets as a key": (sync("⟪[a]: b\n"), "a key must be a plain name"),
     "too deep": (sync("dagster: " + "[" * 19 + "⟪[" + "]" * 20 + "\n"), "more than 20 levels inside each other"),
     "unknown key": (sync("⟪atributes: {a: b}\n"), "unknown key 'atributes'; did you mean 'attributes'?"),
+    "upper-case key": (sync("⟪ENDPOINT: auto\n"), "unknown key 'ENDPOINT'; did you mean 'endpoint'?"),
     "unknown key inside": (sync("guard: {⟪max_chnaged: 50%}\n"), "guard: unknown key 'max_chnaged'; did you mean"),
     "unknown key in an attribute": (
         sync("attributes:\n  plan: {column: a, ⟪onnull: keep}\n"),
@@ -161,6 +162,7 @@ BROKEN_SYNCS = {
         sync("schedule: {cron: ⟪'60 * * * *'}\n"),
         "schedule.cron: the minute of the cron text must be 0 to",
     ),
+    "cron backwards": (sync("schedule: ⟪'0 20-6 * * *'\n"), "the hour of the cron text must be 0 to 23"),
     "cron name": (sync("schedule: ⟪'0 0 * jna *'\n"), "the month of the cron text must be 1 to 12 or jan to dec"),
     "cron never": (sync("schedule: ⟪'0 0 31 2,4 *'\n"), "names a day that its months never have"),
     "name": (sync("name: ⟪Customers\n"), "name: a sync's name is 1 to 60 lower-case letters, digits and '_'"),
@@ -218,7 +220,7 @@ BROKEN_MAINS = {
         MAIN.replace("warehouses", "⟪warehouse"),
         "unknown key 'warehouse'; did you mean 'warehouses'?",
     ),
-    "no warehouse": (MAIN.split("warehouses")[0] + "⟪warehouses: {}\n", "warehouses: must not be empty"),
+    "no warehouse": (MAIN.partition("warehouses")[0] + "⟪warehouses: {}\n", "warehouses: must not be empty"),
     "misspelt type": (
         MAIN.replace("duckdb,", "⟪duckbd,"),
         "warehouses.local.type: must be duckdb, got 'duckbd'; did you mean 'duckdb'?",

@@ -1,0 +1,80 @@
+"""The asset checks of a sync, answered from the run's own report."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
+from connector.config import ProfileSync
+from connector.report import Report
+
+DELIVERY, REJECTED_SHARE, GUARD = "delivery", "rejected_share", "guard"
+
+_DESCRIPTIONS = {
+    DELIVERY: "All that was planned was accepted by Batch, within the sync's tolerance.",
+    REJECTED_SHARE: "The share of profiles that Batch refused is within tolerance.rejected.",
+    GUARD: "The change was no larger than the sync's guards allow.",
+}
+
+
+def check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """The checks of a sync; `delivery` holds back what depends on it."""
+    return [
+        dg.AssetCheckSpec(name=name, asset=key, description=text, blocking=name == DELIVERY)
+        for name, text in _DESCRIPTIONS.items()
+    ]
+
+
+def check_results(report: Report, sync: ProfileSync, key: dg.AssetKey) -> list[dg.AssetCheckResult]:
+    """What the report says of each check."""
+    allowed = sync.tolerance.rejected
+    share = report.rejected / report.known if report.known else 0.0
+    guarded = report.outcome == "guarded"
+    planned = {"planned": report.planned, "accepted": report.accepted, "rejected": report.rejected}
+    return [
+        dg.AssetCheckResult(
+            check_name=DELIVERY,
+            asset_key=key,
+            passed=report.outcome == "green",
+            description="; ".join(report.reasons) or None,
+            metadata={**planned, "unsent": report.unsent, "run": report.run},
+        ),
+        dg.AssetCheckResult(
+            check_name=REJECTED_SHARE,
+            asset_key=key,
+            passed=share <= allowed,
+            metadata={"rejected": report.rejected, "known": report.known, "share": share, "allowed": allowed},
+        ),
+        dg.AssetCheckResult(
+            check_name=GUARD,
+            asset_key=key,
+            passed=not guarded,
+            description="; ".join(report.reasons) if guarded else None,
+            metadata={"changed": report.changed, "removed": report.removed, "known": report.known},
+        ),
+    ]
+
+
+def dry_run_results(report: Report, key: dg.AssetKey, instance: dg.DagsterInstance) -> Iterator[dg.AssetCheckResult]:
+    """`guard` as planned; the other checks repeat their last verdict, for a dry run proves nothing about delivery.
+
+    Dagster wants every declared check answered; a failure is a warning here, so that it ends no dry run.
+    """
+    for name in _DESCRIPTIONS:
+        planned = name == GUARD
+        yield dg.AssetCheckResult(
+            check_name=name,
+            asset_key=key,
+            passed=report.outcome != "guarded" if planned else _passed_last(dg.AssetCheckKey(key, name), instance),
+            severity=dg.AssetCheckSeverity.WARN,
+            description="; ".join(report.reasons) or None
+            if planned
+            else "A dry run sent nothing; this repeats the last verdict.",
+            metadata={"dry_run": True},
+        )
+
+
+def _passed_last(key: dg.AssetCheckKey, instance: dg.DagsterInstance) -> bool:
+    judged = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
+    records = instance.event_log_storage.get_asset_check_execution_history(key, limit=1, status=judged)
+    return not records or records[0].status is AssetCheckExecutionRecordStatus.SUCCEEDED

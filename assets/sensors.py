@@ -1,0 +1,136 @@
+"""The alert: a webhook hears of a sync that turns bad, and of its recovery; not of each failure in between."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dagster as dg
+
+from assets.metadata import asset_key
+from connector._model import EnvSecret, FileSecret
+from connector.api import webhook
+from connector.config import ProfileSync
+
+ALERT_SECONDS = 30
+"""Seconds between two looks at the finished runs."""
+
+RUNS_A_LOOK = 50
+
+_FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
+_ENDS = {
+    dg.DagsterEventType.STEP_SUCCESS,
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+}
+
+
+class Ended(NamedTuple):
+    """How a run ended for one sync; `outcome` is `green` or why it is not, `message` holds no key and no value."""
+
+    sync: str
+    run: str
+    outcome: str
+    message: str
+
+
+def alert_sensor(root: Path, url: EnvSecret | FileSecret, syncs: list[ProfileSync]) -> dg.SensorDefinition:
+    """A sensor that posts to the webhook when a sync's outcome turns bad or good again; it starts running.
+
+    A post that fails is tried again at the next look: the cursor moves only behind it.
+
+    Args:
+        root: The project folder, for a secret kept in a file.
+        url: Where the webhook's URL is kept; read at each post.
+        syncs: The syncs to watch.
+    """
+    steps = {asset_key(sync).to_python_identifier(): sync.name for sync in syncs}
+
+    @dg.sensor(
+        name="alert_sensor",
+        minimum_interval_seconds=ALERT_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Posts to alerts.webhook when a sync turns bad, and when it is good again.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        seen = _Seen.parse(context.cursor)
+        context.update_cursor(seen.dump())
+        posted = 0
+        for record in _finished(context.instance, seen.until):
+            for ended in _endings(context.instance, record.dagster_run, steps):
+                if (ended.outcome != "green") != (ended.sync in seen.bad):
+                    webhook.post(url.read(root), _message(ended))
+                    posted += 1
+                    seen = seen._replace(bad=seen.bad ^ {ended.sync})
+                    context.update_cursor(seen.dump())
+            seen = seen._replace(until=record.update_timestamp)
+            context.update_cursor(seen.dump())
+        return dg.SkipReason(f"posted {posted} changes" if posted else "no sync changed its state")
+
+    return sensor
+
+
+class _Seen(NamedTuple):
+    """The sensor's cursor: runs up to when it has looked at, and the syncs that are bad."""
+
+    until: datetime
+    bad: frozenset[str]
+
+    @classmethod
+    def parse(cls, text: str | None) -> "_Seen":
+        """The cursor; the first look starts from now, as what failed before the sensor existed is no news."""
+        if not text:
+            return cls(datetime.now(UTC), frozenset())
+        seen = json.loads(text)
+        return cls(datetime.fromisoformat(seen["until"]), frozenset(seen["bad"]))
+
+    def dump(self) -> str:
+        return json.dumps({"until": self.until.isoformat(), "bad": sorted(self.bad)})
+
+
+def _finished(instance: dg.DagsterInstance, since: datetime) -> list[dg.RunRecord]:
+    return list(
+        instance.get_run_records(
+            filters=dg.RunsFilter(statuses=_FINISHED, updated_after=since),
+            limit=RUNS_A_LOOK,
+            order_by="update_timestamp",
+            ascending=True,
+        )
+    )
+
+
+def _endings(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: dict[str, str]) -> Iterator[Ended]:
+    """How the run ended for each sync that it was to materialize; a dry run says nothing about one."""
+    found: dict[str, Ended] = {}
+    for record in instance.get_records_for_run(run.run_id, of_type=_ENDS).records:
+        event = record.event_log_entry.dagster_event
+        sync = steps.get(event.step_key or "") if event else None
+        if event is None or sync is None or _is_dry(run, event.step_key or ""):
+            continue
+        if event.event_type is dg.DagsterEventType.STEP_SUCCESS:
+            found[sync] = Ended(sync, run.run_id, "green", "the sync is green again")
+        elif event.event_type is dg.DagsterEventType.STEP_FAILURE:
+            found[sync] = _failed(sync, run.run_id, event)
+        else:
+            found.setdefault(sync, Ended(sync, run.run_id, "failed", "the run ended before the sync did"))
+    yield from found.values()
+
+
+def _failed(sync: str, run: str, event: dg.DagsterEvent) -> Ended:
+    said = event.step_failure_data.user_failure_data
+    if said is None:  # not raised by us, so its text may hold anything
+        return Ended(sync, run, "failed", "the run failed unexpectedly; Dagster's run page says where")
+    outcome = said.metadata.get("outcome")
+    return Ended(sync, run, str(outcome.value) if outcome else "failed", said.description or "")
+
+
+def _is_dry(run: dg.DagsterRun, step: str) -> bool:
+    ops: dict[str, Any] = run.run_config.get("ops", {}) if isinstance(run.run_config, dict) else {}
+    return bool(ops.get(step, {}).get("config", {}).get("dry_run"))
+
+
+def _message(ended: Ended) -> dict[str, str]:
+    state = "recovered" if ended.outcome == "green" else "failed"
+    text = f"Sync {ended.sync} {state} ({ended.outcome}), run {ended.run}: {ended.message}"
+    return {**ended._asdict(), "state": state, "text": text}

@@ -1,0 +1,45 @@
+"""The command line: `connector [--project DIR] COMMAND`. What is imported here must load in a blink."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from connector.cli._answer import INTERRUPTED, Call, refuse
+from connector.cli._commands import commands
+from connector.errors import ConnectorError, UsageError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0 green, 1 failed, 2 usage or configuration, 3 incomplete, 4 guarded, 5 busy, 130 Ctrl-C, 143 SIGTERM.
+
+    Args:
+        arguments: Those after the command's name; by default the process's.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    call = Call(json="--json" in arguments)
+    try:
+        return int(commands(arguments, prog_name="connector", standalone_mode=False, obj=call) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return UsageError.exit_status
+    except click.ClickException as error:
+        return refuse(call, _usage(error, call))
+    except ConnectorError as error:
+        return refuse(call, error)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _usage(error: click.ClickException, call: Call) -> UsageError:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "connector"
+    call.command = call.command or (context.info_name or "" if context else "")
+    return UsageError(error.format_message().rstrip("."), remedy=f"see: {path} --help")
+
+
+__all__ = ["main"]

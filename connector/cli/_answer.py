@@ -1,0 +1,98 @@
+"""One way to answer: a JSON document for scripts or tables for people, and an exit status."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from connector.errors import ConfigError, ConnectorError, Problem
+from connector.report import Report
+
+if TYPE_CHECKING:  # tables are for those who look at them
+    from rich.console import Console
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
+
+
+@dataclass
+class Call:
+    """What was called, as far as the arguments are read."""
+
+    json: bool
+    project: Path | None = None
+    command: str = ""
+    sync: str = ""
+
+
+class Answer(NamedTuple):
+    """What a command has to say.
+
+    Attributes:
+        data: For `--json`.
+        show: Prints the same for people.
+        exit_status: As design has it.
+    """
+
+    data: object
+    show: "Callable[[Console], None]"
+    exit_status: int = 0
+
+
+def give(call: Call, answer: Answer) -> int:
+    """Print the answer; its exit status."""
+    if call.json:
+        click.echo(json.dumps(answer.data))
+    else:
+        answer.show(console())
+    return answer.exit_status
+
+
+def refuse(call: Call, error: ConnectorError) -> int:
+    """Print why there is no answer; the exit status that goes with it."""
+    if call.json:
+        click.echo(json.dumps(_refusal(call, error)))
+        return error.exit_status
+    problems = error.problems if isinstance(error, ConfigError) else ()
+    for problem in problems:
+        click.echo(printable(str(problem)), err=True)
+    if not problems:
+        click.echo(f"error: {printable(error.message)}", err=True)
+    if error.remedy:
+        click.echo(f"  {printable(error.remedy)}", err=True)
+    return error.exit_status
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """A terminal that takes text as it stands; colours and width as the terminal has them, 80 columns where there is none."""
+    from rich.console import Console  # noqa: PLC0415 - only people wait for it
+
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def printable(text: str) -> str:
+    """The text without control characters: a key must not steer the operator's terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def located(problem: Problem) -> dict[str, Any]:
+    """A problem as `validate --json` has it."""
+    return problem._asdict()
+
+
+def _refusal(call: Call, error: ConnectorError) -> dict[str, Any]:
+    reason = {"code": error.code, "message": error.message, "remedy": error.remedy}
+    match call.command:
+        case "run" | "plan":
+            extra: dict[str, Any] = {"by_attribute": {}, "calls": 0, "minutes": 0.0, "sample": [], "notes": []}
+            report = Report(sync=call.sync, run="").failed(error).to_dict()
+            return {**report, "started": None, **(extra if call.command == "plan" else {})}
+        case "validate" | "check":
+            problems = error.problems if isinstance(error, ConfigError) else ()
+            nowhere = {"file": None, "line": None, "column": None, "message": str(error)}
+            return {"ok": False, "errors": [located(problem) for problem in problems] or [nowhere], "error": reason}
+        case _:
+            return {"ok": False, "error": reason}

@@ -1,0 +1,215 @@
+"""The steps of `connector check`: each tries one thing that a run needs, and changes nothing anywhere."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+import polars as pl
+
+from connector.api import profiles
+from connector.api._http import Access, connect
+from connector.config import ProfileSync, Project
+from connector.config._document import Document
+from connector.config._yaml import read_document
+from connector.errors import ApiError, ConfigError, ConnectorError, Problem, StateError, WarehouseError
+from connector.mapping import Mapping, resolve
+from connector.outcome import Outcome, Verdict
+from connector.state.database import open_state
+from connector.warehouses._base import Column, Reader
+
+TIMEOUT = 15.0
+"""Seconds that the call to Batch may take."""
+
+
+class Step(NamedTuple):
+    """One thing that was tried: what came of it, and where the YAML speaks of it if it failed."""
+
+    name: str
+    message: str
+    problem: Problem | None = None
+    exit_status: int = 0
+
+
+class _Place(NamedTuple):
+    """A key of a file: None for connector.yaml, else a sync's name."""
+
+    sync: str | None
+    path: tuple[str, ...]
+
+
+class _Keys(NamedTuple):
+    """What the key and cursor columns hold, in rows."""
+
+    rows: int
+    null: int
+    bad: int
+    repeated: int
+    no_cursor: int
+
+
+def checked(project: Project, syncs: Sequence[ProfileSync]) -> list[Step]:
+    """Every step for these syncs, in the order in which a run would need them."""
+    tried = _Tried(project)
+    tried.step("state folder", _Place(None, ("state",)), lambda: _state(project))
+    for sync in syncs:
+        tried.sync(sync)
+    tried.step("Batch credentials", _Place(None, ("batch",)), lambda: _credentials(project))
+    return tried.steps
+
+
+class _Tried:
+    """Steps as they are tried."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self.steps: list[Step] = []
+
+    def step(self, name: str, place: _Place, attempt: Callable[[], str]) -> bool:
+        """Try; an error on purpose is a failed step."""
+        try:
+            self.steps.append(Step(name, attempt()))
+        except ConnectorError as error:
+            problem = _problem(self._project, place, error)
+            self.steps.append(Step(name, str(error), problem, error.exit_status))
+            return False
+        return True
+
+    def sync(self, sync: ProfileSync) -> None:
+        """The warehouse's side of a sync; the first step that fails ends it."""
+        warehouse = self._project.warehouse(sync)
+        opened = warehouse.open(self._project.root, memory=self._project.settings.memory // 2)
+        try:
+            with opened as reader:
+                self.steps.append(Step(f"{sync.name}: warehouse", f"'{sync.warehouse}' opens"))
+                self._columns(sync, reader)
+        except ConnectorError as error:
+            problem = _problem(self._project, _Place(None, ("warehouses", sync.warehouse)), error)
+            self.steps.append(Step(f"{sync.name}: warehouse", str(error), problem, error.exit_status))
+
+    def _columns(self, sync: ProfileSync, reader: Reader) -> None:
+        found: list[Mapping] = []
+        columns: list[Column] = []
+
+        def resolved() -> str:
+            columns.extend(reader.columns(sync.source.relation))
+            found.append(_mapping(sync, columns))
+            return f"key '{sync.key}' and {len(found[0].attributes)} attributes are there, with types that can be sent"
+
+        if self.step(f"{sync.name}: columns", _Place(sync.name, ("source",)), resolved):
+            what = f"{sync.name}: keys"
+            self.step(what, _Place(sync.name, ("key",)), lambda: _judged(sync, _keys(sync, reader, found[0], columns)))
+
+
+def _state(project: Project) -> str:
+    key = project.settings.batch.project_key.read(project.root)
+    folder = project.state_dir
+    if folder.exists():
+        with open_state(folder, key.get_secret_value()):
+            return f"'{folder}' is this project's"
+    parent = next(parent for parent in folder.parents if parent.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise StateError(
+            f"the state folder '{folder}' cannot be made: '{parent}' may not be written to",
+            remedy="correct its permissions, or set `state:` to another folder",
+        )
+    return f"the first run makes '{folder}'"
+
+
+def _mapping(sync: ProfileSync, columns: Sequence[Column]) -> Mapping:
+    cursor = sync.cursor.column if sync.cursor else None
+    mapping = resolve(columns, sync.key, sync.attributes, cursor=cursor, timezone=sync.source.timezone)
+    if cursor:
+        found = [column for column in columns if column.name.lower() == cursor.lower()]
+        if not found:
+            raise WarehouseError(f"cursor: the source has no column '{cursor}'", remedy="correct cursor, or remove it")
+        if not any(column.dtype.is_(pl.Date) or isinstance(column.dtype, pl.Datetime) for column in found):
+            raise WarehouseError(
+                f"cursor: column '{cursor}' is of type {found[0].dtype}, a timestamp or date is needed",
+                remedy="name another column, or cast it in a query",
+            )
+    return mapping
+
+
+def _keys(sync: ProfileSync, reader: Reader, mapping: Mapping, columns: Sequence[Column]) -> _Keys:
+    """Counts of a whole read of the key and cursor columns, streaming: 8 bytes a row are kept."""
+    wanted = sync.cursor.column.lower() if sync.cursor else None
+    cursor = next((column.name for column in columns if column.name.lower() == wanted), mapping.key_column)
+    broken = pl.any_horizontal(pl.lit(value=False), *(rule.broken.fill_null(value=False) for rule in mapping.key.rules))
+    rows = null = bad = no_cursor = 0
+    hashes = [np.empty(0, np.uint64)]
+    for frame in reader.read(sync.source.relation, [mapping.key_column, cursor]):
+        judged = frame.select(mapping.key.value.alias("key"), broken.alias("bad"))
+        rows += frame.height
+        null += frame[mapping.key_column].null_count()
+        bad += int(judged["bad"].sum())
+        no_cursor += frame[cursor].null_count() if sync.cursor else 0
+        hashes.append(judged.filter(~pl.col("bad"))["key"].hash().to_numpy())
+    times = np.unique(np.concatenate(hashes), return_counts=True)[1]
+    return _Keys(rows, null, bad - null, int(times[times > 1].sum()), no_cursor)
+
+
+def _judged(sync: ProfileSync, keys: _Keys) -> str:
+    """The counts in words.
+
+    Raises:
+        WarehouseError: A run could not be green with them.
+    """
+    parts = [
+        (keys.null, "with a null key"),
+        (keys.bad, "with a key that Batch does not take"),
+        (keys.repeated, "that share their key with another"),
+        (keys.no_cursor, "with a null cursor, which only full reads see"),
+    ]
+    said = f"{keys.rows} rows" + "".join(f", {count} {words}" for count, words in parts if count)
+    unusable = keys.null + keys.bad + (0 if sync.dedupe == "latest" else keys.repeated)
+    if unusable > sync.tolerance.invalid * keys.rows or (keys.repeated and sync.dedupe == "error"):
+        remedy = f"correct the source, or narrow it with a query; tolerance.invalid allows {sync.tolerance.invalid:.0%}"
+        raise WarehouseError(said, remedy=remedy)
+    if keys.rows < sync.guard.min_rows:
+        raise WarehouseError(said, remedy=f"guard.min_rows asks for {sync.guard.min_rows}")
+    return said
+
+
+def _credentials(project: Project) -> str:
+    batch = project.settings.batch
+    access = Access(batch.base_url, batch.project_key.read(project.root), batch.rest_key.read(project.root))
+    outcome = asyncio.run(_probed(access))
+    host = urlsplit(batch.base_url).netloc
+    match outcome.verdict:
+        case Verdict.SPLIT | Verdict.ACCEPTED:
+            return f"{host} takes the keys (inferred: it judged an empty request, which changes nobody)"
+        case Verdict.STOP:
+            remedy = "check batch.project_key, batch.rest_key and batch.base_url"
+            raise ApiError(f"{host} refuses the keys: {outcome.reason}", remedy=remedy)
+        case _:
+            remedy = "check batch.base_url and this machine's network, or try again later"
+            raise ApiError(f"{host} gave no usable answer: {outcome.reason}", remedy=remedy)
+
+
+async def _probed(access: Access) -> Outcome:
+    async with connect(access, timeout=TIMEOUT, connections=1) as client:
+        return await profiles.probe(client)
+
+
+def _problem(project: Project, place: _Place, error: ConnectorError) -> Problem:
+    """The error, where the YAML speaks of what failed."""
+    if isinstance(error, ConfigError) and error.problems:
+        return error.problems[0]
+    document = _document(project, place.sync)
+    return Problem(document.file, *document.place(place.path, key=True), str(error))
+
+
+def _document(project: Project, sync: str | None) -> Document:
+    if sync is None:
+        return read_document(project.root / "connector.yaml", "connector.yaml")
+    documents = _sync_documents(project.root)
+    return next(document for stem, document in documents if (document.at(("name",)) or stem) == sync)
+
+
+def _sync_documents(root: Path) -> Iterator[tuple[str, Document]]:
+    for path in sorted((root / "syncs").glob("*.yaml")):
+        yield path.stem, read_document(path, f"syncs/{path.name}")

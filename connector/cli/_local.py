@@ -1,0 +1,168 @@
+"""`demo` and `simulate`: everything on this machine, no account needed."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+from rich.console import Console
+
+from connector import demo as story
+from connector.cli._answer import Answer, Call
+from connector.cli._runs import moment, plan_json
+from connector.cli._tables import table
+from connector.config import find_project, is_loopback, load_project
+from connector.errors import ConnectorError, UsageError
+from connector.simulator import Served, Simulator, run_forever
+
+_COLUMNS = ("read", "added", "changed", "unchanged", "withheld", "accepted", "requests")
+
+_DAGSTER_PORT = 3000
+_PATIENCE = 20.0
+"""Seconds that Dagster may take to end."""
+
+
+def demo(call: Call, folder: Path | None, port: int, *, serve: bool) -> Answer:
+    """Run the demo; with `serve`, keep it open in Dagster until Ctrl-C."""
+    if serve and find_spec("dagster_webserver") is None:
+        raise UsageError("dagster-webserver is not installed", remedy="install the extra 'ui', or leave --serve out")
+    # A polite end must take the children with it, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with story.demonstrated(
+        folder or story.default_folder(port), port, lambda line: click.echo(line, err=call.json)
+    ) as done:
+        answer = Answer(_demo_json(done), lambda out: _show_demo(out, done), 1 if done.differing else 0)
+        if serve:
+            answer.show(Console(stderr=call.json, markup=False, highlight=False, emoji=False))
+            _open_dagster(done)
+            return answer._replace(show=lambda _out: None)
+    return answer
+
+
+class _Keys(NamedTuple):
+    """What opens the local API, and where that comes from."""
+
+    project: str
+    rest: str
+    source: str
+    folder: Path | None = None
+    """Where the project's own local API keeps its profiles."""
+
+
+def simulate(call: Call, *, port: int, folder: Path | None, project_key: str | None, rest_key: str | None) -> None:
+    """Serve until Ctrl-C or SIGTERM."""
+    if (project_key is None) != (rest_key is None):
+        raise UsageError("only one of --project-key and --rest-key is given", remedy="give both, or neither")
+    keys = _Keys(project_key, rest_key, "the command line") if project_key and rest_key else _project_keys(call)
+    home = folder or keys.folder
+    with Simulator({keys.project: keys.rest}, folder=home) as simulator:
+        run_forever(simulator, port, on_ready=lambda served: _ready(call, served, keys.source, home))
+
+
+def _project_keys(call: Call) -> _Keys:
+    try:
+        project = load_project(find_project(call.project))
+        batch = project.settings.batch
+        found = [secret.read(project.root).get_secret_value() for secret in (batch.project_key, batch.rest_key)]
+    except ConnectorError as error:
+        if call.project:
+            raise
+        return _Keys("project_local_demo", "rest_local_demo", f"the demo's, as the project's cannot be read ({error})")
+    host = batch.base_url.split("/")[2].rpartition(":")[0].strip("[]")
+    local = is_loopback(host)  # the profiles of a project that talks to Batch itself have no place in its folder
+    return _Keys(*found, f"the project in {project.root}", project.root / story.SIMULATOR_FOLDER if local else None)
+
+
+def _ready(call: Call, served: Served, source: str, home: Path | None) -> None:
+    if call.json:
+        found = {"base_url": served.base_url, "control": f"{served.root}/simulator", "keys": source}
+        click.echo(json.dumps({**found, "state": str(home) if home else None}))
+        return
+    lines = (
+        f"the local Profile API listens; Ctrl-C ends it\n  base_url  {served.base_url}",
+        f"  keys      {source}",
+        f"  profiles  {home or 'in memory only'}",
+        f"read a page of profiles, or one:\n  curl {served.root}/simulator/profiles?limit=10",
+        f"  curl {served.root}/simulator/profiles/CUSTOM_ID",
+        f"counts of calls:\n  curl {served.root}/simulator/requests",
+        "make the next call fail, and take that back; forget everything:",
+        f"""  curl -d '{{"status": 503}}' {served.root}/simulator/faults""",
+        f"  curl -X DELETE {served.root}/simulator/faults",
+        f"  curl -X POST {served.root}/simulator/reset",
+    )
+    click.echo("\n".join(lines))
+    sys.stdout.flush()
+
+
+def _demo_json(done: story.Demo) -> dict[str, Any]:
+    times = ("started", "finished")
+    return {
+        "ok": not done.differing,
+        "project": str(done.folder),
+        "base_url": done.base_url,
+        "runs": [{**report, **{name: moment(report[name]) for name in times}} for report in done.reports],
+        "plan": plan_json(done.plan) if done.plan else None,
+        "profile": done.profile,
+        "compared": done.compared,
+        "differing": done.differing,
+        "made": [str(path) for path in done.made],
+    }
+
+
+def _show_demo(out: Console, done: story.Demo) -> None:
+    rows = [
+        (name, *(f"{report[column]:,}" for column in _COLUMNS))
+        for name, report in zip(("first run", "second run"), done.reports, strict=True)
+    ]
+    out.print()
+    out.print(table(("", *_COLUMNS), rows, right=range(1, len(_COLUMNS) + 1)))
+    out.print("events, exports: not available yet")
+    if done.plan:
+        changes = ", ".join(f"{name} {count}" for name, count in done.plan.by_attribute.items() if count)
+        out.print(f"\nthe plan before the second run: {done.plan.report.planned} rows; {changes}")
+    out.print(f"\nprofile {done.profile.get('custom_id')} as the API holds it:")
+    out.print(json.dumps({name: done.profile.get(name) for name in ("native", "custom")}, indent=2, ensure_ascii=False))
+    equal = f"the API holds what the warehouse says, in all {done.compared} profiles"
+    out.print(f"\n{done.differing} of {done.compared} profiles differ" if done.differing else f"\n{equal}")
+    out.print("made:")
+    for path in done.made:
+        out.print(f"  {path}", soft_wrap=True)
+    project = f"connector --project {done.folder}"
+    out.print(f"go on with:\n  {project} rejects {story.SYNC}\n  connector demo --serve", soft_wrap=True)
+
+
+def _open_dagster(done: story.Demo) -> None:
+    """`dagster dev` on the demo's project, until it or we are told to end."""
+    port = _free_port()
+    click.echo(f"\nlocal Profile API  {done.base_url}\nDagster            http://127.0.0.1:{port}\nCtrl-C ends both")
+    sys.stdout.flush()
+    workspace = Path("workspace.yaml")
+    where = ["-w", str(workspace)] if workspace.is_file() else ["-m", "assets.definitions"]
+    command = [sys.executable, "-m", "dagster", "dev", *where, "-h", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, env=story.environment(done.folder), stdout=sys.stderr) as process:  # noqa: S603 - our own
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        else:
+            raise ConnectorError(f"Dagster ended with exit status {process.returncode}", remedy="its log says why")
+
+
+def _free_port() -> int:
+    for port in (_DAGSTER_PORT, 0):
+        with socket.socket() as probe:
+            if port and probe.connect_ex(("127.0.0.1", port)) == 0:
+                continue  # somebody listens there
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise UsageError("there is no free port", remedy="free one")

@@ -1,0 +1,46 @@
+"""`validate` and `check`: is this project right, before anything is sent."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from connector.cli._answer import Answer, Call, located, printable
+from connector.cli._check import Step, checked
+from connector.config import Project, find_project, load_project
+
+
+def validate(call: Call) -> Answer:
+    """Read the YAML; an error lists every mistake of every file."""
+    project = load_project(find_project(call.project))
+    return Answer({"ok": True, "errors": []}, lambda out: _show_project(out, project))
+
+
+def check(call: Call, sync: str | None) -> Answer:
+    """Try everything that a run needs: of one sync or of all."""
+    project = load_project(find_project(call.project))
+    syncs = [project.sync(sync)] if sync else list(project.syncs.values())
+    steps = checked(project, syncs)
+    failed = [step for step in steps if step.problem]
+    data: dict[str, Any] = {
+        "ok": not failed,
+        "errors": [located(step.problem) for step in failed if step.problem],
+        "steps": [{"name": step.name, "passed": step.problem is None, "message": step.message} for step in steps],
+    }
+    # A missing variable or file (2) is what to mend first.
+    return Answer(data, lambda out: _show_steps(out, steps), max((step.exit_status for step in failed), default=0))
+
+
+def _show_project(out: Console, project: Project) -> None:
+    out.print(f"the YAML in {project.root} is right")
+    for sync in project.syncs.values():
+        source = sync.source.table or sync.source.query_file or "a query"
+        out.print(f"  {sync.name}: {sync.kind} from {source} in {sync.warehouse}")
+
+
+def _show_steps(out: Console, steps: list[Step]) -> None:
+    for step in steps:
+        mark = Text("failed", style="red") if step.problem else Text("passed", style="green")
+        out.print(Text.assemble(mark, f"  {step.name}: {printable(step.message)}"))
+    failed = sum(step.problem is not None for step in steps)
+    out.print(f"{failed} of {len(steps)} checks failed" if failed else f"all {len(steps)} checks passed")

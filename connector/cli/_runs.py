@@ -1,0 +1,118 @@
+"""`run` and `plan`: call the story, and show its report."""
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from connector import errors
+from connector.cli import _tables
+from connector.cli._answer import INTERRUPTED, Answer, Call, console
+from connector.config import find_project, load_project
+from connector.errors import CancelledRunError, ConnectorError
+from connector.report import Report
+from connector.sync import Options, Plan, Progress, plan_sync, run_sync
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+_STATUS_BY_CODE = {error.code: error.exit_status for error in ConnectorError.__subclasses__()}
+
+
+def run(call: Call, sync: str, options: Mapping[str, Any]) -> Answer:
+    """Run the sync; a signal ends it as soon as the chunks in flight are settled."""
+    project = load_project(find_project(call.project))
+    with _cancellable() as signals, _progress(call) as progress:
+        try:
+            report = run_sync(project, sync, Options(**options), progress=progress)
+        except CancelledRunError as error:  # it came before the run was under way
+            report = Report(sync=sync, run="").failed(error)
+    status = exit_status(report)
+    if status == errors.CancelledRunError.exit_status and signals[:1] == [signal.SIGINT]:
+        status = INTERRUPTED
+    return Answer(report_json(report), lambda out: _tables.show_report(out, report), status)
+
+
+def plan(call: Call, sync: str, options: Mapping[str, Any]) -> Answer:
+    """Say what a run would do."""
+    call.command = "plan"
+    project = load_project(find_project(call.project))
+    with _progress(call) as progress:
+        planned = plan_sync(project, sync, Options(**options), progress=progress)
+    return Answer(plan_json(planned), lambda out: _tables.show_plan(out, planned), exit_status(planned.report))
+
+
+def exit_status(report: Report) -> int:
+    """The exit status of a report: its outcome's, or that of the error that ended it."""
+    return _STATUS_BY_CODE.get(report.error["code"], 1) if report.error else report.exit_status
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """A report as `run --json` has it."""
+    return {**report.to_dict(), "started": moment(report.started)}
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """A plan as `plan --json` has it."""
+    return {
+        **report_json(plan.report),
+        "by_attribute": plan.by_attribute,
+        "calls": plan.calls,
+        "bytes": plan.bytes,
+        "minutes": plan.minutes,
+        "sample": plan.sample,
+        "notes": list(plan.notes),
+    }
+
+
+def moment(seconds: float | None) -> str | None:
+    """Seconds since 1970 as RFC 3339 in UTC, whole seconds; None for none."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds else None
+
+
+@contextmanager
+def _cancellable() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM raise CancelledRunError, once: a second one must not tear the settling of chunks in flight."""
+    caught: list[int] = []
+
+    def cancel(number: int, _frame: FrameType | None) -> None:
+        caught.append(number)
+        if len(caught) == 1:
+            raise CancelledRunError("the run was cancelled", remedy="run it again: it goes on where it stopped")
+
+    before = {number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(call: Call) -> Iterator[Progress | None]:
+    """Bars on stderr where a person sees them."""
+    out = console(stderr=True)
+    if call.json or not out.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bars  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=out, transient=True) as bars:
+        yield _Phases(bars)
+
+
+class _Phases:
+    """One bar a phase."""
+
+    def __init__(self, bars: "Bars") -> None:
+        self._bars = bars
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, phase: str, done: int, total: int | None) -> None:
+        if phase not in self._tasks:
+            self._tasks[phase] = self._bars.add_task(phase, total=total)
+        self._bars.update(self._tasks[phase], completed=done, total=total)

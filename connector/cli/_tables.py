@@ -1,0 +1,99 @@
+"""Reports, plans and lists as people read them: text and tables that fit 80 columns."""
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from connector.cli._answer import printable
+from connector.report import Report
+from connector.sync import Plan
+
+_ROWS = (
+    "read", "unchanged", "added", "changed", "retried", "removed", "invalid", "skipped", "withheld",
+    "planned", "accepted", "rejected", "held", "expired", "unsent",
+)  # fmt: skip
+_CALLS = ("requests", "retries", "throttled", "bytes")
+
+_COLOURS = {"green": "green", "incomplete": "yellow", "guarded": "yellow", "busy": "yellow", "failed": "red"}
+
+KIB = 1024
+
+
+def show_report(out: Console, report: Report) -> None:
+    """What a run did; counts of 0 are left out."""
+    names = [name for name in (*_ROWS, *_CALLS) if getattr(report, name)]
+    if names:
+        rows = [(name, _count(name, getattr(report, name))) for name in names]
+        out.print(table((f"{report.sync}", "rows"), rows, right=(1,)))
+    _verdict(out, report)
+
+
+def show_plan(out: Console, plan: Plan) -> None:
+    """What a run would do."""
+    report = plan.report
+    how = "the whole source" if report.full else "what is new, by the cursor or the keys asked for"
+    out.print(f"plan of {report.sync}: reads {how}; nothing was sent")
+    names = [name for name in (*_ROWS[:9], "planned") if getattr(report, name) or name in ("read", "planned")]
+    out.print(table(("rows", ""), [(name, f"{getattr(report, name):,}") for name in names], right=(1,)))
+    changes = [(name, f"{rows:,}") for name, rows in plan.by_attribute.items() if rows]
+    if changes:
+        out.print(table(("attribute", "rows that send it"), changes, right=(1,)))
+    out.print(f"calls {plan.calls:,}, {size(plan.bytes)}, {plan.minutes:g} minutes at the documented rate")
+    if plan.sample:
+        keys(out, "sample of keys", plan.sample)
+    for note in plan.notes:
+        out.print(f"note: {note}")
+    out.print("guard: passed" if not report.error else f"guard: {report.error['message']}")
+    if report.error:
+        out.print(f"  {report.error['remedy']}")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[int] = ()) -> Table:
+    """A plain table; long cells wrap.
+
+    Args:
+        heads: One a column.
+        rows: Cells; None is empty.
+        right: Columns of numbers.
+    """
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for number, head in enumerate(heads):
+        made.add_column(head, justify="right" if number in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
+    return made
+
+
+def keys(out: Console, title: str, found: Sequence[str]) -> None:
+    """A line of keys, for the operator's eyes."""
+    out.print(Text(f"{title}: {', '.join(printable(key) for key in found)}"))
+
+
+def outcome_text(outcome: str) -> Text:
+    """The outcome in its colour."""
+    return Text(outcome, style=_COLOURS.get(outcome, ""))
+
+
+def size(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count:,} bytes" if count < KIB else f"{count / KIB:,.1f} KiB"
+
+
+def _count(name: str, count: int) -> str:
+    return size(count) if name == "bytes" else f"{count:,}"
+
+
+def _verdict(out: Console, report: Report) -> None:
+    out.print(Text.assemble("outcome: ", outcome_text(report.outcome), f" in {report.seconds.total:.1f} s"))
+    message = report.error["message"] if report.error else None
+    for reason in report.reasons:
+        if reason != message:
+            out.print(Text(f"  {printable(reason)}"))
+    if report.error:
+        out.print(Text(f"error: {printable(report.error['message'])}"))
+        out.print(Text(f"  {printable(report.error['remedy'])}"))
+    elif report.rejected or report.invalid or report.withheld:
+        out.print(f"  what stayed back, and why: connector rejects {report.sync}")

@@ -1,0 +1,266 @@
+"""Reads a sync's source as it is due this time and drafts what has to be sent; sends nothing."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+
+from connector.api import profiles
+from connector.changes import Kind
+from connector.config import ProfileSync, Project
+from connector.errors import GuardError, StateError, WarehouseError
+from connector.hashing import KEY_HASH
+from connector.mapping import KEY, Mapping, resolve
+from connector.payload import Chunk, chunks
+from connector.planning import ChangeSet, Job, Sifted, build, removed_rows, sift
+from connector.report import Report, Seconds
+from connector.state import runs
+from connector.state.database import State
+from connector.state.snapshots import Snapshot
+from connector.warehouses._base import Keys, Latest, Reader, Window
+
+Progress = Callable[[str, int, int | None], None]
+"""Told the phase (`read`, `diff`, `deliver`), the rows done, and how many there are where that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What an operator may ask of one run.
+
+    Attributes:
+        full: Read the whole source, cursor or not.
+        resend: Send every row whole.
+        limit: Plan at most so many rows; the others stay due.
+        keys: Read only these keys.
+        allow_mass_change: The reason why the guards may be passed this once.
+    """
+
+    full: bool = False
+    resend: bool = False
+    limit: int | None = None
+    keys: tuple[str, ...] = ()
+    allow_mass_change: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the source is read this time.
+
+    Attributes:
+        full: The whole source.
+        until: Upper end of what is read, by the warehouse's clock; the cursor's next start.
+        window: What is new by the cursor; None where `full`, or where only keys are read.
+        keys: Keys to look at whatever their cursor says; empty where `full`.
+        asked: Only these keys, on the operator's word.
+    """
+
+    full: bool
+    until: datetime
+    window: Window | None = None
+    keys: tuple[str, ...] = ()
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a run would do, with all that delivery and commit need.
+
+    Attributes:
+        mapping: The resolved mapping.
+        reading: How the source was read.
+        change_set: What has to be sent, on disk.
+        chunks: Its requests.
+        endpoint: The one they go to.
+        gone: Keys that were due and are no longer in the source.
+        report: The counts so far.
+    """
+
+    mapping: Mapping
+    reading: Reading
+    change_set: ChangeSet
+    chunks: list[Chunk]
+    endpoint: profiles.Endpoint
+    gone: list[str]
+    report: Report
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Type by attribute name."""
+        return _types(self.mapping)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A sync of a project, and what the operator asks of it this time."""
+
+    project: Project
+    sync: ProfileSync
+    options: Options
+
+
+def draft(task: Task, state: State, snapshot: Snapshot, report: Report, progress: Progress) -> Draft:
+    """Read the source and make the change set, in the outbox under the report's run.
+
+    Raises:
+        WarehouseError: The source cannot be read, or not become what the mapping asks.
+        StateError: The snapshot was made with another key, or the disk is full.
+    """
+    sync, start = task.sync, time.monotonic()
+    _require_same_key(task, snapshot)
+    due = runs.due(state, sync.name)
+    due = due.filter(pl.col("not_before") <= time.time())
+    outbox = runs.outbox(state, report.run)
+    memory = task.project.settings.memory // 2  # the other half is ours
+    with task.project.warehouse(sync).open(task.project.root, memory=memory) as reader:
+        cursor = sync.cursor.column if sync.cursor else None
+        columns = reader.columns(sync.source.relation)
+        mapping = resolve(columns, sync.key, sync.attributes, cursor=cursor, timezone=sync.source.timezone)
+        reading = _how_to_read(task, state, reader.now(), snapshot, mapping)
+        job = Job(mapping, snapshot, snapshot.index(), due, state.seed, task.options.resend, task.options.limit)
+        found: set[str] = set()
+        batches = _batches(task, reader, mapping, reading, found)
+        sifted = sift(_told(batches, progress), job, outbox.with_suffix(".spool"))
+    _refuse_duplicates(sync, sifted)
+    read_seconds = time.monotonic() - start
+    progress("diff", 0, None)
+    gone = sorted(set(due["key"]) - set(sifted.due_seen) if reading.full else set(reading.keys) - found)
+    removed = _removed(job, sifted, reading, gone)
+    clears = sync.on_removed == "clear"
+    change_set = build(sifted, job, removed if clears else removed.clear(), outbox)
+    shutil.rmtree(outbox.with_suffix(".spool"))
+    endpoint = profiles.choose(sync.endpoint, change_set.planned)
+    per_call = profiles.limit(task.project.settings.batch.limits, endpoint).per_call
+    total = time.monotonic() - start
+    counted = replace(
+        _counted(report, sifted, change_set, len(job.index)),
+        removed=change_set.counts[Kind.REMOVED] if clears else removed.height,
+        full=reading.full,
+        seconds=Seconds(read=read_seconds, diff=total - read_seconds, total=total),
+    )
+    requests = list(chunks(change_set.lengths, max_profiles=per_call))
+    return Draft(mapping, reading, change_set, requests, endpoint, gone, counted)
+
+
+def discard(state: State, run: str) -> None:
+    """Remove a draft's files: values lie in the outbox only while a run is open."""
+    path = runs.outbox(state, run)
+    shutil.rmtree(path.with_suffix(".spool"), ignore_errors=True)
+    path.unlink(missing_ok=True)
+
+
+def guarded(task: Task, drafted: Draft) -> GuardError | None:
+    """The guard that stops this change set, if one does and the operator did not lift it."""
+    guard, report = task.sync.guard, drafted.report
+    known = report.known - report.added
+    reasons = []
+    if drafted.reading.full and report.read < guard.min_rows:
+        reasons.append(f"the source has {report.read} rows, guard.min_rows asks for {guard.min_rows}")
+    if known and report.changed > guard.max_changed * known:
+        share = f"guard.max_changed allows {guard.max_changed:.0%}"
+        reasons.append(f"{report.changed} of {known} profiles would change, {share}")
+    if known and task.sync.on_removed != "ignore" and report.removed > guard.max_removed * known:
+        share = f"guard.max_removed allows {guard.max_removed:.0%}"
+        reasons.append(f"{report.removed} of {known} profiles would be cleared, {share}")
+    if not reasons or task.options.allow_mass_change:
+        return None
+    remedy = 'look at the plan; if the change is meant, run once with --allow-mass-change "reason"'
+    return GuardError(f"sync '{task.sync.name}': " + "; ".join(reasons), remedy=remedy)
+
+
+def _require_same_key(task: Task, snapshot: Snapshot) -> None:
+    before = snapshot.manifest.get("key", task.sync.key)
+    if before != task.sync.key and not task.options.resend:
+        raise StateError(
+            f"sync '{task.sync.name}': the snapshot was made with key '{before}', the sync now says '{task.sync.key}'",
+            remedy="put the key back, or send everything again on purpose with --resend",
+        )
+
+
+def _how_to_read(task: Task, state: State, now: datetime, snapshot: Snapshot, mapping: Mapping) -> Reading:
+    """The whole source, what is new by the cursor, or the keys that were asked for."""
+    sync, options, manifest = task.sync, task.options, snapshot.manifest
+    cursor, last = sync.cursor, manifest.get("cursor")
+    until = now - (cursor.lag if cursor else timedelta())
+    if options.keys:
+        return Reading(full=False, until=until, keys=tuple(dict.fromkeys(options.keys)), asked=True)
+    read_at = manifest.get("full_read_at")
+    stale = read_at is None or time.time() - read_at >= sync.full_read_every.total_seconds()
+    remapped = manifest.get("attributes") != _types(mapping)
+    if options.full or options.resend or stale or remapped or not cursor or not last or last["column"] != cursor.column:
+        return Reading(full=True, until=until)
+    since = datetime.fromisoformat(last["value"]).astimezone(UTC) - cursor.overlap
+    window = Window(cursor.column, since, until, sync.source.timezone)
+    return Reading(full=False, until=until, window=window, keys=_keys_again(state, sync.name))
+
+
+def _keys_again(state: State, sync: str) -> tuple[str, ...]:
+    """Keys to look at whatever their cursor says: due again by now, or invalid when last seen."""
+    due = runs.due(state, sync).filter(pl.col("not_before") <= time.time())["key"]
+    invalid = runs.rejects(state, sync).filter((pl.col("source") == "invalid") & (pl.col("key") != ""))["key"]
+    return tuple(sorted({*due, *invalid}))
+
+
+def _batches(task: Task, reader: Reader, mapping: Mapping, reading: Reading, found: set[str]) -> Iterator[pl.DataFrame]:
+    """Record batches in which no row comes twice; the keys of `reading.keys` that exist are put into `found`."""
+    relation, key = task.sync.source.relation, mapping.key.value
+    latest = None
+    if task.sync.cursor and task.sync.dedupe == "latest":
+        latest = Latest(mapping.key_column, task.sync.cursor.column)
+    if reading.keys:
+        rows = Keys(mapping.key_column, reading.keys)
+        for batch in reader.read(relation, mapping.columns, rows, latest=latest):
+            found.update(batch.select(key.alias(KEY)).to_series().drop_nulls())
+            yield batch
+    if reading.full or reading.window:
+        seen = pl.Series(reading.keys, dtype=pl.String).implode()
+        window = reading.window
+        for batch in reader.read(relation, mapping.columns, window, latest=latest):
+            yield batch.filter(~key.is_in(seen).fill_null(value=False)) if reading.keys else batch
+
+
+def _told(batches: Iterator[pl.DataFrame], progress: Progress) -> Iterator[pl.DataFrame]:
+    rows = 0
+    for batch in batches:
+        rows += batch.height
+        progress("read", rows, None)
+        yield batch
+
+
+def _removed(job: Job, sifted: Sifted, reading: Reading, gone: Sequence[str]) -> pl.DataFrame:
+    """`#key`, `#kh` of profiles that left the source: all after a full read, else those that were looked for."""
+    if not (reading.full or gone):
+        return pl.DataFrame(schema={KEY: pl.String, KEY_HASH: pl.UInt64})
+    missing = removed_rows(job, sifted.seen)
+    return missing if reading.full else missing.filter(pl.col(KEY).is_in(list(gone)))
+
+
+def _refuse_duplicates(sync: ProfileSync, sifted: Sifted) -> None:
+    if sync.dedupe == "error" and len(sifted.duplicates):
+        raise WarehouseError(
+            f"sync '{sync.name}': {len(sifted.duplicates)} keys are found more than once, and dedupe is error",
+            remedy=f"make column '{sync.key}' unique, or set dedupe to reject or latest; nothing was sent",
+        )
+
+
+def _counted(report: Report, sifted: Sifted, change_set: ChangeSet, snapshot_rows: int) -> Report:
+    counts = change_set.counts
+    return replace(
+        report,
+        read=sifted.read,
+        unchanged=counts[Kind.UNCHANGED],
+        added=counts[Kind.ADDED],
+        changed=counts[Kind.CHANGED],
+        retried=counts[Kind.RETRIED],
+        invalid=counts[Kind.INVALID],
+        withheld=change_set.rejected.filter(pl.col("attribute").is_not_null()).height,
+        skipped=change_set.skipped,
+        planned=change_set.planned,
+        known=snapshot_rows + counts[Kind.ADDED],
+    )
+
+
+def _types(mapping: Mapping) -> dict[str, str]:
+    return {attribute.name: attribute.type for attribute in mapping.attributes}

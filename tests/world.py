@@ -1,0 +1,126 @@
+"""A whole small world for tests: a DuckDB warehouse, a project folder, the local Profile API, and an independent look at both."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import httpx
+
+from connector.config import load_project
+from connector.report import Report
+from connector.simulator import Settings, Simulator
+from connector.sync import Options, Plan, plan_sync, run_sync
+
+PROJECT_KEY, REST_KEY = "project_test", "rest_test"
+
+FAST = "{update: {per_second: 1000000, burst: 1000000, per_call: 200}, mass_update: {per_second: 1000000, per_call: 1000}}"
+
+
+class World:
+    """A project in a folder, with its warehouse and its local Profile API."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.folder = folder
+        self.database = folder / "warehouse.duckdb"
+        self.api = Simulator({PROJECT_KEY: REST_KEY}, record=True)
+        self.api.configure(**({"update_rate": None, "mass_update_rate": None} | settings))
+        (folder / "syncs").mkdir(parents=True)
+        (folder / "project_key").write_text(PROJECT_KEY)
+        (folder / "rest_key").write_text(REST_KEY)
+        self.configure()
+
+    def configure(self, base_url: str = "http://127.0.0.1:1/2.11", limits: str = FAST, delivery: str = "{give_up_after: 20s}") -> None:
+        (self.folder / "connector.yaml").write_text(
+            f"""batch:
+  project_key: {{file: project_key}}
+  rest_key: {{file: rest_key}}
+  base_url: {base_url}
+  limits: {limits}
+warehouses:
+  local: {{type: duckdb, path: warehouse.duckdb}}
+delivery: {delivery}
+"""
+        )
+
+    def sync(self, name: str = "customers", **keys: str) -> None:
+        lines = {"kind": "profiles", "warehouse": "local", "source": "{table: customers}"} | keys
+        (self.folder / "syncs" / f"{name}.yaml").write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
+
+    def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with duckdb.connect(str(self.database)) as connection:
+            connection.execute("SET TimeZone='UTC'")
+            return connection.execute(statement, list(values)).fetchall()
+
+    def run(self, name: str = "customers", **options: Any) -> Report:
+        transport = httpx.ASGITransport(app=self.api.app)
+        report = run_sync(load_project(self.folder), name, Options(**options), transport=transport)
+        check_counts(report)
+        return report
+
+    def plan(self, name: str = "customers", **options: Any) -> Plan:
+        return plan_sync(load_project(self.folder), name, Options(**options))
+
+    def sent(self) -> list[str]:
+        """Every custom ID of every request so far, in order; forgets them."""
+        ids = [custom_id for request in self.api.requests for custom_id in request.custom_ids]
+        self.api.requests.clear()
+        return ids
+
+    def held(self) -> dict[str, dict[str, object]]:
+        """What the API holds: custom ID to attribute values, dates as text, types checked elsewhere."""
+        return {
+            profile["custom_id"]: profile["native"] | {name: typed["value"] for name, typed in profile["custom"].items()}
+            for profile in self.api.profiles()
+        }
+
+    def wanted(self, query: str = "select * from customers", key: str = "custom_id") -> dict[str, dict[str, object]]:
+        """What the API should hold, by a row loop that shares nothing with the connector."""
+        with duckdb.connect(str(self.database), read_only=True) as connection:
+            connection.execute("SET TimeZone='UTC'")
+            cursor = connection.execute(query)
+            names = [column[0] for column in cursor.description]
+            rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        return {
+            str(row[key]): {name: told for name, value in row.items() if name != key and (told := as_sent(value)) is not None}
+            for row in rows
+        }
+
+
+def as_sent(value: object) -> object:
+    """A warehouse value as Batch should hold it; None: nothing."""
+    match value:
+        case None | "" | []:
+            return None
+        case datetime():
+            aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+            aware = aware.astimezone(UTC)
+            fraction = f".{aware.microsecond // 1000:03d}" if aware.microsecond // 1000 else ""
+            return aware.strftime("%Y-%m-%dT%H:%M:%S") + fraction + "Z"
+        case date():
+            return value.strftime("%Y-%m-%dT00:00:00Z")
+        case Decimal():
+            return int(value) if value.as_tuple().exponent == 0 else float(value)
+        case list():
+            return [item if isinstance(item, str) else str(item) for item in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value
+
+
+def check_counts(report: Report) -> None:
+    """The two identities of the JSON contract."""
+    assert report.planned == report.accepted + report.rejected + report.held + report.expired + report.unsent
+    parts = report.unchanged + report.added + report.changed + report.retried + report.invalid + report.skipped
+    assert report.read == parts, report
+
+
+@contextmanager
+def opened(world: World) -> Iterator[World]:
+    """Close the API's files at the end."""
+    with world.api:
+        yield world
