@@ -1,7 +1,9 @@
-"""The demo: invented customers in DuckDB, a local Profile API, two runs through Dagster, and a comparison at the end."""
+"""The demo: invented customers in DuckDB, a local Profile API, two runs through Dagster, and a comparison."""
 
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -44,7 +46,8 @@ class Demo:
 
     Attributes:
         folder: The project.
-        base_url: Of the local API, which answers as long as the demo's context is open.
+        port: Of the local API, which answers as long as the demo's context is open.
+        base_url: The same, for a client.
         reports: One a run, in order.
         plan: Made before the second run.
         profile: A profile that changed, as the API holds it.
@@ -53,6 +56,7 @@ class Demo:
     """
 
     folder: Path
+    port: int
     base_url: str
     reports: list[dict[str, Any]] = field(default_factory=list)
     plan: Plan | None = None
@@ -86,12 +90,13 @@ def demonstrated(folder: Path, port: int, say: Say) -> Iterator[Demo]:
         ConnectorError: A run was not green.
     """
     folder = folder.resolve()
+    _require_free(port)
     _prepare(folder, port)
     project = load_project(folder)
     batch = project.settings.batch
     keys = {batch.project_key.read(folder).get_secret_value(): batch.rest_key.read(folder).get_secret_value()}
     with Simulator(keys, folder=folder / SIMULATOR_FOLDER) as simulator, serve(simulator, port=port) as served:
-        demo = Demo(folder, served.base_url)
+        demo = Demo(folder, port, served.base_url)
         warehouse = folder / "warehouse.duckdb"
         invented.make(warehouse)
         say(f"1/5  {invented.CUSTOMERS} invented customers are in DuckDB, a local Profile API listens on port {port}")
@@ -152,12 +157,21 @@ def _with_port(text: str, port: int) -> str:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        for child in path.iterdir():
-            _remove(child)
-        path.rmdir()
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
     else:
         path.unlink()
+
+
+def _require_free(port: int) -> None:
+    """Before anything is removed: who listens there may be using it."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        raise UsageError(
+            f"the local API cannot listen on port {port}: {error.strerror or error}",
+            remedy="end what listens there (perhaps `connector simulate`), or give another port with --port and --dir",
+        ) from None
 
 
 def _run(project: Project) -> dict[str, Any]:
@@ -222,4 +236,14 @@ def _comparable(profile: dict[str, Any] | None) -> dict[str, tuple[str, object]]
     return {**native, **custom}
 
 
-__all__ = ["FOLDER", "PORT", "SIMULATOR_FOLDER", "SYNC", "Demo", "default_folder", "demonstrated", "environment"]
+__all__ = [
+    "EXAMPLE",
+    "FOLDER",
+    "PORT",
+    "SIMULATOR_FOLDER",
+    "SYNC",
+    "Demo",
+    "default_folder",
+    "demonstrated",
+    "environment",
+]

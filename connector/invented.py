@@ -16,19 +16,20 @@ UPGRADED = 20
 NEW = 5
 
 _FIRST_NAMES = (
-    "Adèle", "Amine", "Aya", "Bruno", "Camille", "Chloé", "Daniel", "Elif", "Enzo", "Fatou", "Hugo", "Inès", "Jade", "Jules", "Léa",
-    "Liam", "Lina", "Louis", "Manon", "Marta", "Mehdi", "Nadia", "Noé", "Olga", "Paul", "Rosa", "Sami", "Tom", "Yuki", "Zoé",
+    "Adèle", "Amine", "Aya", "Bruno", "Camille", "Chloé", "Daniel", "Elif", "Enzo", "Fatou", "Hugo", "Inès", "Jade",
+    "Jules", "Léa", "Liam", "Lina", "Louis", "Manon", "Marta", "Mehdi", "Nadia", "Noé", "Olga", "Paul", "Rosa", "Sami",
+    "Tom", "Yuki", "Zoé",
 )  # fmt: skip
 _LAST_NAMES = (
-    "Arnaud", "Benali", "Blanc", "Costa", "Diallo", "Dubois", "Faure", "Garcia", "Girard", "Henry", "Kaya", "Lambert", "Leroy",
-    "Martin", "Moreau", "Nguyen", "Petit", "Rossi", "Roux", "Sow",
+    "Arnaud", "Benali", "Blanc", "Costa", "Diallo", "Dubois", "Faure", "Garcia", "Girard", "Henry", "Kaya", "Lambert",
+    "Leroy", "Martin", "Moreau", "Nguyen", "Petit", "Rossi", "Roux", "Sow",
 )  # fmt: skip
 _INTERESTS = ("books", "cycling", "cooking", "films", "gardening", "hiking", "music", "running", "travel")
 
 _TABLE = """
     CREATE TABLE marts.customers (
-        custom_id VARCHAR, email VARCHAR, phone VARCHAR, language VARCHAR, first_name VARCHAR, born_on DATE, plan_name VARCHAR,
-        interests VARCHAR[], orders INTEGER, spend DECIMAL(10, 2), last_updated_at TIMESTAMP
+        custom_id VARCHAR, email VARCHAR, phone VARCHAR, language VARCHAR, first_name VARCHAR, born_on DATE,
+        plan_name VARCHAR, interests VARCHAR[], orders INTEGER, spend DECIMAL(10, 2), last_updated_at TIMESTAMP
     )
 """
 
@@ -57,8 +58,8 @@ def change(warehouse: Path, now: datetime) -> None:
     arrived = [_customer(number, chance) for number in range(CUSTOMERS + 1, CUSTOMERS + NEW + 1)]
     with duckdb.connect(str(warehouse)) as connection:
         connection.execute(
-            "UPDATE marts.customers SET plan_name = 'gold', orders = orders + 1, spend = spend + 49.90, last_updated_at = ?"
-            " WHERE custom_id IN (SELECT unnest(?))",
+            "UPDATE marts.customers SET plan_name = 'gold', orders = orders + 1, spend = spend + 49.90,"
+            " last_updated_at = ? WHERE custom_id IN (SELECT unnest(?))",
             [now, upgraded],
         )
         connection.execute(

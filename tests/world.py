@@ -1,8 +1,6 @@
 """A whole small world for tests: a DuckDB warehouse, a project folder, the local Profile API, and an independent look at both."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +12,8 @@ import httpx
 from connector.config import load_project
 from connector.report import Report
 from connector.simulator import Settings, Simulator
+from connector.state import runs
+from connector.state.database import open_state
 from connector.sync import Options, Plan, plan_sync, run_sync
 
 PROJECT_KEY, REST_KEY = "project_test", "rest_test"
@@ -71,6 +71,12 @@ delivery: {delivery}
         self.api.requests.clear()
         return ids
 
+    def rejects(self, name: str = "customers") -> list[dict[str, Any]]:
+        """What `rejects` lists, with null where the database has ''."""
+        with open_state(self.folder / ".connector", PROJECT_KEY) as state:
+            rows = runs.rejects(state, name).to_dicts()
+        return [row | {"key": row["key"] or None, "attribute": row["attribute"] or None} for row in rows]
+
     def held(self) -> dict[str, dict[str, object]]:
         """What the API holds: custom ID to attribute values, dates as text, types checked elsewhere."""
         return {
@@ -117,10 +123,3 @@ def check_counts(report: Report) -> None:
     assert report.planned == report.accepted + report.rejected + report.held + report.expired + report.unsent
     parts = report.unchanged + report.added + report.changed + report.retried + report.invalid + report.skipped
     assert report.read == parts, report
-
-
-@contextmanager
-def opened(world: World) -> Iterator[World]:
-    """Close the API's files at the end."""
-    with world.api:
-        yield world

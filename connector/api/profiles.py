@@ -49,8 +49,8 @@ async def send(client: Client, endpoint: Endpoint, content: bytes, rows: int) ->
 async def probe(client: Client) -> Outcome:
     """What Batch makes of our keys: POSTs an empty array to the live endpoint, which changes nobody.
 
-    SPLIT (400: malformed) means that the keys were accepted before the body was judged. That is inferred: Batch documents
-    neither the order of its checks nor what an empty array does.
+    SPLIT (400: malformed) means that the keys were accepted before the body was judged. That is inferred: Batch
+    documents neither the order of its checks nor what an empty array does.
 
     Args:
         client: An open client.

@@ -12,7 +12,9 @@ from connector.errors import ConnectorError, UsageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 green, 1 failed, 2 usage or configuration, 3 incomplete, 4 guarded, 5 busy, 130 Ctrl-C, 143 SIGTERM.
+    """The exit status: 0 green, 1 failed, 2 usage or configuration, 3 incomplete, 4 guarded, 5 busy.
+
+    130 after Ctrl-C, 143 after SIGTERM.
 
     Args:
         arguments: Those after the command's name; by default the process's.

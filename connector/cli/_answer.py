@@ -34,7 +34,7 @@ class Answer(NamedTuple):
     Attributes:
         data: For `--json`.
         show: Prints the same for people.
-        exit_status: As design has it.
+        exit_status: 0 green, 1 failed, 2 usage, 3 incomplete, 4 guarded, 5 busy.
     """
 
     data: object
@@ -67,7 +67,7 @@ def refuse(call: Call, error: ConnectorError) -> int:
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """A terminal that takes text as it stands; colours and width as the terminal has them, 80 columns where there is none."""
+    """A terminal that takes text as it stands; no colours and 80 columns where there is none."""
     from rich.console import Console  # noqa: PLC0415 - only people wait for it
 
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False)

@@ -17,7 +17,6 @@ LATER = ("adopt", "compact", "erase", "explain", "init", "reconcile")
 _LATER_OPTIONS = {"--window": 2, "--retry-held": 0, "--discard-held": 0}
 
 Body = Callable[..., Answer]
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class _Group(click.Group):
@@ -59,13 +58,13 @@ def commands(call: Call, project: Path | None) -> None:
     call.project = project
 
 
-def answers(body: Body) -> Callable[..., int]:
+def answers(body: Body) -> Callable[..., Any]:
     """Adds --json, and prints what the body answers."""
 
     @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else there.")
-    @click.pass_context
     @wraps(body)
-    def command(ctx: click.Context, *, as_json: bool, **arguments: Any) -> int:  # noqa: ANN401 - as click read them
+    def command(*, as_json: bool, **arguments: Any) -> int:  # noqa: ANN401 - as click read them
+        ctx = click.get_current_context()
         call: Call = ctx.obj
         call.command, call.json, call.sync = ctx.info_name or "", as_json, arguments.get("sync") or ""
         return give(call, body(call, **arguments))
@@ -187,7 +186,7 @@ def rejects(call: Call, *, sync: str) -> Answer:
 @click.option("--rest-key", metavar="KEY", help="The key that opens it; by default the project's.")
 @click.option("--json", "as_json", is_flag=True, help="Say where it listens as one JSON object.")
 @click.pass_obj
-def simulate(call: Call, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - as click read them
+def simulate(call: Call, /, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - as click read them
     """A local Profile API with Batch's rules and limits, until Ctrl-C."""
     from connector.cli import _local
 

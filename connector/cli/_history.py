@@ -101,8 +101,8 @@ def _show_status(
         out.print("no run yet; start one with: connector run SYNC")
     if len(reports) > RUNS_SHOWN:
         out.print(f"… and {len(reports) - RUNS_SHOWN} earlier runs: --json has them")
-    heads = ("sync", "values kept back", "rows waiting")
-    out.print(table(heads, [(name, kept_back[name], waiting[name]) for name in waiting], right=(1, 2)))
+    due = [(name, kept_back[name], waiting[name]) for name in waiting]
+    out.print(table(("sync", "values kept back", "rows waiting"), due, right=(1, 2)))
     for name in (name for name, count in kept_back.items() if count):
         out.print(f"what was kept back, and why: connector rejects {name}")
 

@@ -75,7 +75,8 @@ def _project_keys(call: Call) -> _Keys:
         return _Keys("project_local_demo", "rest_local_demo", f"the demo's, as the project's cannot be read ({error})")
     host = batch.base_url.split("/")[2].rpartition(":")[0].strip("[]")
     local = is_loopback(host)  # the profiles of a project that talks to Batch itself have no place in its folder
-    return _Keys(*found, f"the project in {project.root}", project.root / story.SIMULATOR_FOLDER if local else None)
+    home = project.root / story.SIMULATOR_FOLDER if local else None
+    return _Keys(found[0], found[1], f"the project in {project.root}", home)
 
 
 def _ready(call: Call, served: Served, source: str, home: Path | None) -> None:
@@ -126,14 +127,18 @@ def _show_demo(out: Console, done: story.Demo) -> None:
         changes = ", ".join(f"{name} {count}" for name, count in done.plan.by_attribute.items() if count)
         out.print(f"\nthe plan before the second run: {done.plan.report.planned} rows; {changes}")
     out.print(f"\nprofile {done.profile.get('custom_id')} as the API holds it:")
-    out.print(json.dumps({name: done.profile.get(name) for name in ("native", "custom")}, indent=2, ensure_ascii=False))
+    held = [(name, "native", value) for name, value in done.profile["native"].items()]
+    held += [(name, value["type"], value["value"]) for name, value in done.profile["custom"].items()]
+    out.print(table(("attribute", "type", "value"), held))
     equal = f"the API holds what the warehouse says, in all {done.compared} profiles"
     out.print(f"\n{done.differing} of {done.compared} profiles differ" if done.differing else f"\n{equal}")
     out.print("made:")
     for path in done.made:
         out.print(f"  {path}", soft_wrap=True)
-    project = f"connector --project {done.folder}"
-    out.print(f"go on with:\n  {project} rejects {story.SYNC}\n  connector demo --serve", soft_wrap=True)
+    own = "" if done.folder == story.EXAMPLE.resolve() else f" --project {done.folder}"
+    out.print("go on with:", f"  connector{own} rejects {story.SYNC}", sep="\n", soft_wrap=True)
+    out.print(f"  connector{own} simulate --port {done.port}    (the local API, as this one ends now)", soft_wrap=True)
+    out.print("  connector demo --serve     (all of it again, then Dagster on this project)")
 
 
 def _open_dagster(done: story.Demo) -> None:

@@ -200,7 +200,7 @@ def _engine(database: Path) -> sa.Engine:
 
 def _bound(connection: sa.Connection, folder: Path, project_key: str) -> int:
     _tables.create_all(connection)
-    meta = dict(connection.execute(sa.select(META.c.name, META.c.value)).tuples().all())
+    meta = {row.name: row.value for row in connection.execute(sa.select(META))}
     if not meta:
         meta = {"schema": str(SCHEMA), "seed": str(secrets.randbits(64)), "salt": secrets.token_hex(16)}
         meta["project"] = _fingerprint(project_key, meta["salt"])

@@ -127,7 +127,7 @@ def chunk_rows(state: State, run: str) -> list[ChunkRow]:
             ChunkRow(*row)
             for row in connection.execute(
                 sa.select(*names).where(CHUNKS.c.run == run).order_by(CHUNKS.c.number)
-            ).tuples()
+            )
         ]
 
 
@@ -169,7 +169,7 @@ def due(state: State, sync: str) -> pl.DataFrame:
     """The sync's keys that are due again, by DUE_SCHEMA."""
     names = [DUE.c[name] for name in DUE_SCHEMA]
     with state.read() as connection:
-        rows = connection.execute(sa.select(*names).where(DUE.c.sync == sync)).tuples().all()
+        rows = connection.execute(sa.select(*names).where(DUE.c.sync == sync)).all()
     text = pl.Schema({**DUE_SCHEMA, "source_hash": pl.String()})
     return pl.DataFrame([tuple(row) for row in rows], schema=text, orient="row").cast({"source_hash": pl.UInt64})
 
@@ -182,7 +182,7 @@ def rejects(state: State, sync: str) -> pl.DataFrame:
             connection.execute(
                 sa.select(*names).where(REJECTS.c.sync == sync).order_by(REJECTS.c.key, REJECTS.c.attribute)
             )
-            .tuples()
+            
             .all()
         )
     return pl.DataFrame([tuple(row) for row in rows], schema=REJECTS_SCHEMA, orient="row")

@@ -1,14 +1,19 @@
 """How the runs of a sync look in Dagster: metadata, checks, dry runs, and each way to end."""
 
 import math
+from collections.abc import Callable
+
+import pytest
 
 from assets.factory import Milestones
+from assets.materialize import main
 from assets.metadata import COUNTS
 from assets.run_config import SyncRunConfig
+from connector.simulator import serve
 from connector.state.database import open_state
 from connector.state.lease import hold
 from connector.sync import Options
-from tests.assets.conftest import PROJECT_KEY, REST_KEY, STEP, House, checks, failure, logged, metadata
+from tests.assets.conftest import MAIN, PROJECT_KEY, REST_KEY, STEP, House, checks, failure, logged, metadata
 
 ALL_GOOD = {"delivery": True, "rejected_share": True, "guard": True}
 
@@ -36,7 +41,6 @@ def test_a_second_run_sends_nothing_and_is_a_materialization_with_zeros(house: H
     house.run()
     found = metadata(house.run())
     assert (found["unchanged"], found["planned"], found["requests"]) == (40, 0, 0)
-    assert house.simulator.stats["requests"] if "requests" in house.simulator.stats else True
     assert len(house.simulator.requests) == 1
 
 
@@ -127,7 +131,7 @@ def test_a_wrong_key_fails_the_run_in_a_sentence(house: House) -> None:
     assert failure(result).metadata["outcome"].value == "failed"
 
 
-def test_a_missing_secret_fails_the_run_and_names_the_variable(house: House, monkeypatch) -> None:  # noqa: ANN001
+def test_a_missing_secret_fails_the_run_and_names_the_variable(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Definitions load without the environment; the run says which variable is not set."""
     monkeypatch.delenv("ASSETS_TEST_REST_KEY")
     assert "ASSETS_TEST_REST_KEY is not set" in failure(house.run()).description
@@ -165,3 +169,45 @@ def test_progress_is_a_line_a_phase_and_no_more() -> None:
     for rows in range(1000):
         milestones("deliver", rows, 1000)
     assert lines == ["read: 0 rows", "deliver: 0 of 1,000 rows"]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "status", "words"),
+    [
+        (lambda house: None, 0, ""),
+        (lambda house: house.sql("update marts.customers set email = 'none' where points < 5"), 3, "tolerance.invalid"),
+        (lambda house: house.sql("delete from marts.customers"), 4, "guard.min_rows"),
+        (lambda house: house.sql("drop table marts.customers"), 1, "marts.customers"),
+        (lambda house: house.write("syncs/customers.yaml", "kind: profile\n"), 2, "syncs/customers.yaml:1:"),
+    ],
+    ids=["green", "incomplete", "guarded", "failed", "yaml"],
+)
+def test_the_module_ends_with_the_runs_exit_status(
+    house: House,
+    break_it: Callable[[House], None],
+    status: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """`python -m assets.materialize SYNC` answers with the report's exit status, a sentence where it is not 0, and no log."""
+    break_it(house)
+    with serve(house.simulator) as served:
+        if status != 2:
+            house.write("connector.yaml", MAIN.replace("delivery:", f"  base_url: {served.base_url}\ndelivery:"))
+        monkeypatch.setenv("CONNECTOR_PROJECT", str(house.root))
+        assert main(["customers"]) == status
+    printed = capfd.readouterr()
+    assert words in printed.err
+    assert bool(printed.err) == bool(words)
+    assert printed.err.count("\n") <= 2
+    assert not printed.out
+
+
+def test_the_module_refuses_a_sync_that_there_is_not(
+    house: House, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A name that is no sync's is a mistake in usage, in one line."""
+    monkeypatch.setenv("CONNECTOR_PROJECT", str(house.root))
+    assert main(["custmers"]) == 2
+    assert "custmers" in capfd.readouterr().err
