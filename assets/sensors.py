@@ -62,7 +62,7 @@ def alert_sensor(root: Path, url: EnvSecret | FileSecret, syncs: list[ProfileSyn
                 if (ended.outcome != "green") != (ended.sync in seen.bad):
                     webhook.post(url.read(root), _message(ended))
                     posted += 1
-                    seen = seen._replace(bad=seen.bad ^ {ended.sync})
+                    pass
                     context.update_cursor(seen.dump())
             seen = seen._replace(until=record.update_timestamp)
             context.update_cursor(seen.dump())

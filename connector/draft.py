@@ -114,7 +114,8 @@ def draft(task: Task, state: State, snapshot: Snapshot, report: Report, progress
     due = due.filter(pl.col("not_before") <= time.time())
     outbox = runs.outbox(state, report.run)
     memory = task.project.settings.memory // 2  # the other half is ours
-    with task.project.warehouse(sync).open(task.project.root, memory=memory) as reader:
+    spill = outbox.with_suffix(".spool")
+    with task.project.warehouse(sync).open(task.project.root, memory=memory, spill=spill) as reader:
         cursor = sync.cursor.column if sync.cursor else None
         columns = reader.columns(sync.source.relation)
         mapping = resolve(columns, sync.key, sync.attributes, cursor=cursor, timezone=sync.source.timezone)
@@ -122,7 +123,7 @@ def draft(task: Task, state: State, snapshot: Snapshot, report: Report, progress
         job = Job(mapping, snapshot, snapshot.index(), due, state.seed, task.options.resend, task.options.limit)
         found: set[str] = set()
         batches = _batches(task, reader, mapping, reading, found)
-        sifted = sift(_told(batches, progress), job, outbox.with_suffix(".spool"))
+        sifted = sift(_told(batches, progress), job, spill)
     _refuse_duplicates(sync, sifted)
     read_seconds = time.monotonic() - start
     progress("diff", 0, None)
@@ -130,7 +131,7 @@ def draft(task: Task, state: State, snapshot: Snapshot, report: Report, progress
     removed = _removed(job, sifted, reading, gone)
     clears = sync.on_removed == "clear"
     change_set = build(sifted, job, removed if clears else removed.clear(), outbox)
-    shutil.rmtree(outbox.with_suffix(".spool"))
+    shutil.rmtree(spill, ignore_errors=True)
     endpoint = profiles.choose(sync.endpoint, change_set.planned)
     per_call = profiles.limit(task.project.settings.batch.limits, endpoint).per_call
     total = time.monotonic() - start

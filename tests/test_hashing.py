@@ -58,7 +58,7 @@ def test_golden_keys_and_rows() -> None:
     frame, attributes = frame_of({"s": ("string", ["a", None]), "i": ("integer", [1, 1])})
     found = hashed(frame.with_columns(pl.Series(KEY, ["0", "1"])), attributes, SEED)
     assert found[KEY_HASH].to_list() == [1705898622240070403, 11325332823054324125]
-    assert found[ROW_HASH].to_list() == GOLDEN_ROWS
+    assert found[ROW_HASH].to_list() == [3251142809023687438, 5017398741772680041]
     assert VERSION == 1
 
 
@@ -79,10 +79,9 @@ def test_no_hash_is_null() -> None:
     assert set(found.select(f"^{HASH}.*$", ROW_HASH).row(0)) == {NULL}
 
 
-@pytest.mark.parametrize("value", [GOLDEN_TO_NULL := 0, 1])
-def test_values_avoid_the_reserved_hashes(value: int) -> None:
-    """The very integers whose mixing gives 0 and 1 hash to neither: a value is never NULL nor UNKNOWN."""
-    assert hashes("integer", [RESERVED_PREIMAGES[value]]) == [value + 2]
+def test_values_avoid_the_reserved_hashes() -> None:
+    """The very integers whose mixing under this seed gives 0 and 1 hash to neither: a value is never NULL nor UNKNOWN."""
+    assert hashes("integer", [-4005245185505268130, 6775451750520236940]) == [2, 3]
 
 
 @settings(max_examples=30, deadline=None)

@@ -87,16 +87,15 @@ def _show_status(
     out: Console, reports: list[dict[str, Any]], waiting: dict[str, int], kept_back: dict[str, int]
 ) -> None:
     if reports:
-        heads = ("started (UTC)", "sync", "outcome", "planned", "accepted", "rejected", "unsent", "s")
+        heads = ("started (UTC)", "sync", "outcome", "planned", "accepted", "rejected", "unsent")
         rows = [
             (
-                report["started"][:19].replace("T", " "), report["sync"], report["outcome"],
+                _minute(report["started"]), report["sync"], report["outcome"],
                 *(f"{report[name]:,}" for name in ("planned", "accepted", "rejected", "unsent")),
-                f"{report['seconds']['total']:.1f}",
             )
             for report in reports[:RUNS_SHOWN]
         ]  # fmt: skip
-        out.print(table(heads, rows, right=(3, 4, 5, 6, 7)))
+        out.print(table(heads, rows, right=(3, 4, 5, 6)))
     else:
         out.print("no run yet; start one with: connector run SYNC")
     if len(reports) > RUNS_SHOWN:
@@ -115,10 +114,14 @@ def _show_rejects(out: Console, sync: str, found: list[dict[str, Any]]) -> None:
     rows = [
         (
             "(null)" if row["key"] is None else row["key"], row["attribute"] or "(whole row)", row["reason"],
-            row["source"], row["attempts"], row["last_seen"].replace("T", " ").removesuffix("Z"),
+            row["source"], row["attempts"], _minute(row["last_seen"]),
         )
         for row in found[:REJECTS_SHOWN]
     ]  # fmt: skip
     out.print(table(heads, rows, right=(4,)))
     if len(found) > REJECTS_SHOWN:
         out.print(f"… and {len(found) - REJECTS_SHOWN} more: --json has them")
+
+
+def _minute(moment: str) -> str:
+    return moment[:16].replace("T", " ")

@@ -59,7 +59,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequ
         rows: Cells; None is empty.
         right: Columns of numbers.
     """
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for number, head in enumerate(heads):
         made.add_column(head, justify="right" if number in right else "left", overflow="fold")
     for row in rows:

@@ -89,7 +89,7 @@ class Reader(Protocol):
             relation: The table or query.
             columns: Names as `columns` gives them; a name given twice comes once.
             rows: Which rows; None for all.
-            latest: Of the rows with one key only those with the highest cursor; rows that tie all come.
+            latest: Of the rows with one key only those with the highest cursor; rows that tie or have no key all come.
 
         Raises:
             WarehouseError: The read failed; what was yielded until then must not be taken as complete.
@@ -100,12 +100,15 @@ class WarehouseSettings(Model):
     """Base of each warehouse's settings; `type` tells them apart."""
 
     @abstractmethod
-    def open(self, root: Path, *, memory: int | None = None) -> AbstractContextManager[Reader]:
+    def open(
+        self, root: Path, *, memory: int | None = None, spill: Path | None = None
+    ) -> AbstractContextManager[Reader]:
         """Connect, read-only.
 
         Args:
             root: The project folder; relative paths are relative to it.
             memory: Bytes that a warehouse running in this process may use; None for its own default.
+            spill: Folder for what does not fit into that memory; None for its own default.
 
         Raises:
             WarehouseError: It cannot be reached, opened or read.

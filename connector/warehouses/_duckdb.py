@@ -121,7 +121,9 @@ _Resource = TypeVar("_Resource", bound=_Closable)
 class DuckDBReader:
     """An open database. One thread at a time; reads may interleave."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, path: str, root: Path, memory: int | None = None) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, path: str, root: Path, memory: int | None, spill: Path | None
+    ) -> None:
         self._connection = connection
         self._path = path
         self._open: list[_Closable] = []
@@ -133,6 +135,8 @@ class DuckDBReader:
             f"SET file_search_path = {sql.literal(str(root.resolve()))}",
             *([f"SET memory_limit = '{memory}B'"] if memory else []),
         ]
+        if spill:  # not for every session: DuckDB refuses to change it once it was used
+            connection.execute(f"SET temp_directory = {sql.literal(str(spill))}")
 
     def close(self) -> None:
         """End every unfinished read: a stream left open would keep the file locked."""

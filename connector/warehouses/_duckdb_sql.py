@@ -125,9 +125,9 @@ def among(field: Field, keys: Keys) -> list[Selection]:
 
 
 def newest(selection: Selection, key: str, cursor: str) -> Selection:
-    """Of the selected rows with one key those with the highest cursor; rows that tie all stay."""
+    """Of the selected rows with one key those with the highest cursor; rows that tie or have no key all stay."""
     order = f"PARTITION BY {quoted(key)} ORDER BY {quoted(cursor)} DESC NULLS LAST"
-    return selection._replace(where=f"{selection.where} QUALIFY rank() OVER ({order}) = 1")
+    return selection._replace(where=f"{selection.where} QUALIFY rank() OVER ({order}) = 1 OR {quoted(key)} IS NULL")
 
 
 def named(relation: Relation) -> str:

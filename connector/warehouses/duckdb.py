@@ -22,7 +22,12 @@ class DuckDB(WarehouseSettings):
 
     @contextmanager
     def open(
-        self, root: Path, *, memory: int | None = None, patience: float = LOCK_PATIENCE
+        self,
+        root: Path,
+        *,
+        memory: int | None = None,
+        spill: Path | None = None,
+        patience: float = LOCK_PATIENCE,
     ) -> "Iterator[DuckDBReader]":
         """Connect, read-only; the file is free again when the context ends, whatever was left half read.
 
@@ -31,6 +36,7 @@ class DuckDB(WarehouseSettings):
         Args:
             root: The project folder; the path, and those of files in queries, are relative to it.
             memory: Bytes that DuckDB may use; None for its own default (80 % of the machine's).
+            spill: Folder for what does not fit into them; None for DuckDB's default, beside the file.
             patience: Seconds to wait for a file that is locked.
 
         Raises:
@@ -41,7 +47,7 @@ class DuckDB(WarehouseSettings):
         path = _duckdb.database_path(root, self.path)
         connection = _duckdb.connect(path, patience)
         try:
-            reader = _duckdb.DuckDBReader(connection, path, root, memory)
+            reader = _duckdb.DuckDBReader(connection, path, root, memory, spill)
             try:
                 yield reader
             finally:

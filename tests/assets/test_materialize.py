@@ -174,7 +174,7 @@ def test_progress_is_a_line_a_phase_and_no_more() -> None:
 @pytest.mark.parametrize(
     ("break_it", "status", "words"),
     [
-        (lambda house: None, 0, ""),
+        (lambda _: None, 0, ""),
         (lambda house: house.sql("update marts.customers set email = 'none' where points < 5"), 3, "tolerance.invalid"),
         (lambda house: house.sql("delete from marts.customers"), 4, "guard.min_rows"),
         (lambda house: house.sql("drop table marts.customers"), 1, "marts.customers"),
@@ -190,7 +190,7 @@ def test_the_module_ends_with_the_runs_exit_status(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """`python -m assets.materialize SYNC` answers with the report's exit status, a sentence where it is not 0, and no log."""
+    """The module answers with the report's exit status, a sentence where that is not 0, and no log."""
     break_it(house)
     with serve(house.simulator) as served:
         if status != 2:

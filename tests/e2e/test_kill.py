@@ -1,0 +1,121 @@
+"""Real processes, real kills: what was acknowledged is not sent again, what was not is not lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from connector.simulator import Served, serve
+from tests.world import World
+
+ROWS = 20_000
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[World, Served]]:
+    world = World(tmp_path / "project")
+    world.sync(attributes="{orders: orders, name: name}")
+    world.sql(f"create table customers as select 'c' || i as custom_id, i as orders, 'n' || i as name from range({ROWS}) t(i)")
+    with serve(world.api) as server:
+        world.configure(base_url=server.base_url, delivery="{in_flight: 4, give_up_after: 20s, quiet: 1s}")
+        yield world, server
+
+
+def start(world: World, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "connector", "--project", str(world.folder), "run", "customers", "--json", *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+
+
+def wait_for_operations(world: World, operations: int) -> None:
+    deadline = time.monotonic() + 30
+    while world.api.stats["operations"] < operations:
+        assert time.monotonic() < deadline, "the run sends nothing"
+        time.sleep(0.01)
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[int, dict[str, object]]:
+    out, err = process.communicate(timeout=60)
+    assert out, err
+    return process.returncode, json.loads(out)
+
+
+def test_kill_in_the_middle_loses_nothing_and_repeats_only_what_was_in_flight(served: tuple[World, Served]) -> None:
+    """G2, G9: after kill -9 the next run sends what was not acknowledged, at most the chunks in flight twice."""
+    world, _ = served
+    world.api.inject({"delay": 0.05, "apply": True, "share": 1.0})
+    process = start(world)
+    wait_for_operations(world, 5000)
+    process.kill()
+    process.communicate()
+    time.sleep(0.2)  # requests that the server still works on
+    world.api.clear_faults()
+    before = Counter(world.sent())
+    assert 5000 <= len(before) < ROWS
+    status, report = finished(start(world))
+    after = Counter(world.sent())
+    assert (status, report["outcome"]) == (0, "green")
+    twice = [key for key in before if key in after]
+    assert len(twice) <= 4 * 1000, "acknowledged chunks were sent again"
+    assert set(before) | set(after) == {f"c{i}" for i in range(ROWS)}
+    assert world.held() == world.wanted()
+    time.sleep(1.1)  # the quiet time of the chunks in flight
+    status, report = finished(start(world))
+    assert report["planned"] == 0 or report["retried"] == report["planned"]
+    assert finished(start(world))[1]["requests"] == 0
+
+
+def test_kill_before_anything_was_sent_leaves_no_trace(served: tuple[World, Served]) -> None:
+    """A run killed while it reads changes nothing, and its leftovers are gone after the next run."""
+    world, _ = served
+    process = start(world)
+    deadline = time.monotonic() + 30
+    outbox = world.folder / ".connector" / "outbox"
+    while not (outbox.is_dir() and any(outbox.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    status, report = finished(start(world))
+    assert (status, report["outcome"]) == (0, "green")
+    assert list(outbox.iterdir()) == []
+    assert world.held() == world.wanted()
+
+
+def test_sigterm_settles_what_is_in_flight_and_ends_with_143(served: tuple[World, Served]) -> None:
+    """The first SIGTERM stops taking chunks, keeps what was acknowledged, reports and exits 143; nothing is sent twice."""
+    world, _ = served
+    world.api.inject({"delay": 0.1, "apply": True, "share": 1.0})
+    process = start(world)
+    wait_for_operations(world, 4000)
+    told = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    status, report = finished(process)
+    assert time.monotonic() - told < 5
+    assert status == 143
+    assert report["error"]["code"] == "cancelled"  # type: ignore[index]
+    assert 0 < report["accepted"] < ROWS
+    world.api.clear_faults()
+    status, report = finished(start(world))
+    assert (status, report["outcome"]) == (0, "green")
+    assert Counter(world.sent()).most_common(1)[0][1] == 1
+    assert world.held() == world.wanted()
+
+
+def test_second_run_of_a_sync_is_busy_while_the_first_runs(served: tuple[World, Served]) -> None:
+    """G8: whoever starts a sync that runs is told who holds it, exits 5 and sends nothing; the first goes on."""
+    world, _ = served
+    world.api.inject({"delay": 0.3, "apply": True, "share": 1.0})
+    first = start(world)
+    wait_for_operations(world, 1000)
+    status, report = finished(start(world))
+    assert (status, report["outcome"], report["requests"]) == (5, "busy", 0)
+    assert str(first.pid) in report["error"]["message"]  # type: ignore[index]
+    world.api.clear_faults()
+    assert finished(first)[0] == 0
+    assert Counter(world.sent()).most_common(1)[0][1] == 1
