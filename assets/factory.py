@@ -107,7 +107,8 @@ class Milestones:
         if phase == self._phase and time.monotonic() < self._due:
             return
         self._phase, self._due = phase, time.monotonic() + PROGRESS_SECONDS
-        self._log.info(f"{phase}: {done:,} of {total:,} rows" if total else f"{phase}: {done:,} rows")
+        of_total = f" of {total:,}" if total else ""
+        self._log.info(f"{phase}: {done:,}{of_total} rows" if done or total else phase)
 
 
 def _planned(

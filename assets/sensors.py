@@ -1,6 +1,7 @@
 """The alert: a webhook hears of a sync that turns bad, and of its recovery; not of each failure in between."""
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,9 +63,9 @@ def alert_sensor(root: Path, url: EnvSecret | FileSecret, syncs: list[ProfileSyn
                 if (ended.outcome != "green") != (ended.sync in seen.bad):
                     webhook.post(url.read(root), _message(ended))
                     posted += 1
-                    pass
+                    seen = seen._replace(bad=seen.bad ^ {ended.sync})
                     context.update_cursor(seen.dump())
-            seen = seen._replace(until=record.update_timestamp)
+            seen = seen._replace(until=record.end_time or seen.until)
             context.update_cursor(seen.dump())
         return dg.SkipReason(f"posted {posted} changes" if posted else "no sync changed its state")
 
@@ -74,34 +75,36 @@ def alert_sensor(root: Path, url: EnvSecret | FileSecret, syncs: list[ProfileSyn
 class _Seen(NamedTuple):
     """The sensor's cursor: runs up to when it has looked at, and the syncs that are bad."""
 
-    until: datetime
+    until: float
+    """When the last of these runs ended, in seconds since 1970."""
     bad: frozenset[str]
 
     @classmethod
     def parse(cls, text: str | None) -> "_Seen":
         """The cursor; the first look starts from now, as what failed before the sensor existed is no news."""
         if not text:
-            return cls(datetime.now(UTC), frozenset())
+            return cls(time.time(), frozenset())
         seen = json.loads(text)
-        return cls(datetime.fromisoformat(seen["until"]), frozenset(seen["bad"]))
+        return cls(seen["until"], frozenset(seen["bad"]))
 
     def dump(self) -> str:
-        return json.dumps({"until": self.until.isoformat(), "bad": sorted(self.bad)})
+        return json.dumps({"until": self.until, "bad": sorted(self.bad)})
 
 
-def _finished(instance: dg.DagsterInstance, since: datetime) -> list[dg.RunRecord]:
-    return list(
-        instance.get_run_records(
-            filters=dg.RunsFilter(statuses=_FINISHED, updated_after=since),
-            limit=RUNS_A_LOOK,
-            order_by="update_timestamp",
-            ascending=True,
-        )
+def _finished(instance: dg.DagsterInstance, until: float) -> list[dg.RunRecord]:
+    """Runs that ended after `until`, in that order; an older one whose tags were edited since is no news."""
+    records = instance.get_run_records(
+        filters=dg.RunsFilter(statuses=_FINISHED, updated_after=datetime.fromtimestamp(until, UTC)),
+        limit=RUNS_A_LOOK,
+        order_by="update_timestamp",
+        ascending=True,
     )
+    ended = [(record.end_time, record) for record in records if record.end_time and record.end_time > until]
+    return [record for _, record in sorted(ended, key=lambda pair: pair[0])]
 
 
 def _endings(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: dict[str, str]) -> Iterator[Ended]:
-    """How the run ended for each sync that it was to materialize; a dry run says nothing about one."""
+    """How the run ended for each sync that it was to materialize; a dry or a busy one says nothing about a sync."""
     found: dict[str, Ended] = {}
     for record in instance.get_records_for_run(run.run_id, of_type=_ENDS).records:
         event = record.event_log_entry.dagster_event
@@ -114,7 +117,7 @@ def _endings(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: dict[str, 
             found[sync] = _failed(sync, run.run_id, event)
         else:
             found.setdefault(sync, Ended(sync, run.run_id, "failed", "the run ended before the sync did"))
-    yield from found.values()
+    yield from (ended for ended in found.values() if ended.outcome != "busy")
 
 
 def _failed(sync: str, run: str, event: dg.DagsterEvent) -> Ended:

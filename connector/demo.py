@@ -169,7 +169,7 @@ def _require_free(port: int) -> None:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError as error:
         raise UsageError(
-            f"the local API cannot listen on port {port}: {error.strerror or error}",
+            f"the local API cannot listen on port {port}: {os.strerror(error.errno or 0)}",
             remedy="end what listens there (perhaps `connector simulate`), or give another port with --port and --dir",
         ) from None
 

@@ -22,6 +22,9 @@ from connector.state.snapshots import Snapshot
 SPOOL_ROWS = 100_000
 """Rows of candidates that are compared with the snapshot in one go."""
 
+BUILD_ROWS = 10_000
+"""Rows whose JSON is built in one go: it is many times larger than the columns that it is made of."""
+
 DUPLICATE = "the key is found more than once in the source"
 COLLISION = "the key's hash equals that of another key; change the key by a character"
 
@@ -232,9 +235,10 @@ class _Tally:
     def frames(self, removed: pl.DataFrame) -> Iterator[pl.DataFrame]:
         """The change set's frames: the candidates' files one by one, then the removed rows."""
         for path in self._sifted.spool:
-            yield self._noted(self._decided(self._unique(pl.read_ipc(path))))
+            decided = self._decided(self._unique(pl.read_ipc(path)))
+            yield from map(self._noted, decided.iter_slices(BUILD_ROWS))
         self._repeated_keys_of_dropped_rows()
-        for part in removed.iter_slices(SPOOL_ROWS):
+        for part in removed.iter_slices(BUILD_ROWS):
             yield self._noted(cleared(part, self._job.attributes))
 
     def _unique(self, candidates: pl.DataFrame) -> pl.DataFrame:

@@ -1,10 +1,13 @@
 """`demo` and `simulate`: everything on this machine, no account needed."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +16,7 @@ import click
 from rich.console import Console
 
 from connector import demo as story
-from connector.cli._answer import Answer, Call
+from connector.cli._answer import Answer, Call, console
 from connector.cli._runs import moment, plan_json
 from connector.cli._tables import table
 from connector.config import find_project, is_loopback, load_project
@@ -31,17 +34,32 @@ def demo(call: Call, folder: Path | None, port: int, *, serve: bool) -> Answer:
     """Run the demo; with `serve`, keep it open in Dagster until Ctrl-C."""
     if serve and find_spec("dagster_webserver") is None:
         raise UsageError("dagster-webserver is not installed", remedy="install the extra 'ui', or leave --serve out")
-    # A polite end must take the children with it, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with story.demonstrated(
-        folder or story.default_folder(port), port, lambda line: click.echo(line, err=call.json)
-    ) as done:
+
+    def tell(line: str) -> None:
+        click.echo(line, err=call.json)
+
+    with _ended_politely(), story.demonstrated(folder or story.default_folder(port), port, tell) as done:
         answer = Answer(_demo_json(done), lambda out: _show_demo(out, done), 1 if done.differing else 0)
         if serve:
-            answer.show(Console(stderr=call.json, markup=False, highlight=False, emoji=False))
-            _open_dagster(done)
+            answer.show(console(stderr=call.json))
+            _open_dagster(call, done)
             return answer._replace(show=lambda _out: None)
-    return answer
+
+    def show(out: Console) -> None:
+        answer.show(out)
+        _show_ways_on(out, done)
+
+    return answer._replace(show=show)
+
+
+@contextmanager
+def _ended_politely() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does, so that it takes the children with it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Keys(NamedTuple):
@@ -135,31 +153,38 @@ def _show_demo(out: Console, done: story.Demo) -> None:
     out.print("made:")
     for path in done.made:
         out.print(f"  {path}", soft_wrap=True)
+
+
+def _show_ways_on(out: Console, done: story.Demo) -> None:
     own = "" if done.folder == story.EXAMPLE.resolve() else f" --project {done.folder}"
     out.print("go on with:", f"  connector{own} rejects {story.SYNC}", sep="\n", soft_wrap=True)
     out.print(f"  connector{own} simulate --port {done.port}    (the local API, as this one ends now)", soft_wrap=True)
     out.print("  connector demo --serve     (all of it again, then Dagster on this project)")
 
 
-def _open_dagster(done: story.Demo) -> None:
+def _open_dagster(call: Call, done: story.Demo) -> None:
     """`dagster dev` on the demo's project, until it or we are told to end."""
     port = _free_port()
-    click.echo(f"\nlocal Profile API  {done.base_url}\nDagster            http://127.0.0.1:{port}\nCtrl-C ends both")
+    lines = f"local Profile API  {done.base_url}\nDagster            http://127.0.0.1:{port}\nCtrl-C ends both"
+    click.echo(f"\n{lines}", err=call.json)
     sys.stdout.flush()
     workspace = Path("workspace.yaml")
     where = ["-w", str(workspace)] if workspace.is_file() else ["-m", "assets.definitions"]
     command = [sys.executable, "-m", "dagster", "dev", *where, "-h", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, env=story.environment(done.folder), stdout=sys.stderr) as process:  # noqa: S603 - our own
-        try:
-            process.wait()
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        else:
+    environment = story.environment(done.folder)
+    # In a group of its own: Dagster leaves a server behind for a while, which ends with the group.
+    process = subprocess.Popen(command, env=environment, stdout=sys.stderr, start_new_session=True)  # noqa: S603 - our own
+    try:
+        if process.wait():
             raise ConnectorError(f"Dagster ended with exit status {process.returncode}", remedy="its log says why")
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_PATIENCE)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
 
 
 def _free_port() -> int:

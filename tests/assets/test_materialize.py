@@ -164,11 +164,12 @@ def test_progress_is_a_line_a_phase_and_no_more() -> None:
             lines.append(line)
 
     milestones = Milestones(Log())  # type: ignore[arg-type]
-    for rows in range(1000):
+    for rows in range(1, 1000):
         milestones("read", rows, None)
+    milestones("diff", 0, None)
     for rows in range(1000):
         milestones("deliver", rows, 1000)
-    assert lines == ["read: 0 rows", "deliver: 0 of 1,000 rows"]
+    assert lines == ["read: 1 rows", "diff", "deliver: 0 of 1,000 rows"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from connector._model import EnvSecret
 from connector.api import webhook
 from connector.config import load_project
 from connector.errors import ApiError
+from connector.state.database import open_state
+from connector.state.lease import hold
 from tests.assets.conftest import PROJECT_KEY, REST_KEY, House
 
 
@@ -134,6 +136,27 @@ def test_a_dry_run_is_no_recovery(house: House, watch: Watch, listener: Listener
     house.run(dry_run=True)
     watch.look()
     assert [said["state"] for said in listener.heard] == ["failed"]
+
+
+def test_an_old_run_that_is_touched_again_is_no_news(house: House, watch: Watch, listener: Listener) -> None:
+    """A tag added to an old failure does not make it the sync's latest state."""
+    house.simulator.credentials[PROJECT_KEY] = "another"
+    failed = house.run()
+    watch.look()
+    house.simulator.credentials[PROJECT_KEY] = REST_KEY
+    house.run()
+    watch.look()
+    house.instance.add_run_tags(failed.run_id, {"looked": "at"})
+    watch.look()
+    assert [said["state"] for said in listener.heard] == ["failed", "recovered"]
+
+
+def test_a_busy_run_is_no_failure_of_the_sync(house: House, watch: Watch, listener: Listener) -> None:
+    """A run that finds the sync at work changes nothing about how the sync is."""
+    with open_state(house.root / ".connector", PROJECT_KEY) as state, hold(state, "customers", "the other"):
+        house.run()
+    watch.look()
+    assert listener.heard == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,384 @@
+"""Laws of the diff, held by the real functions against a real snapshot on disk and a model of what Batch holds.
+
+The model is plain Python: a profile is a dictionary, an operation sets or deletes its members.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from connector.changes import KIND, PLANNED, Kind
+from connector.hashing import HASH, KEY_HASH
+from connector.mapping import KEY, AttributeMapping, Column, resolve
+from connector.payload import OPERATION
+from connector.planning import ChangeSet, Job, build, removed_rows, sift
+from connector.state import snapshots
+from connector.state.runs import DUE_SCHEMA
+from connector.state.snapshots import AT, DELETED, Snapshot
+
+SEED = 7
+SCHEMA = {"k": pl.String(), "s": pl.String(), "i": pl.Int64(), "f": pl.Float64(), "a": pl.List(pl.String)}
+NAMES = ["s", "i", "f", "a"]
+
+Row = dict[str, Any]
+Profiles = dict[str, Row]
+
+few = settings(max_examples=20, deadline=None, report_multiple_bugs=False, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+
+
+def due_frame(*keys: str, whole: bool = True) -> pl.DataFrame:
+    rows = [(key, "unknown", whole, 0.0, 0.0, 0) for key in keys]
+    return pl.DataFrame(rows, schema=DUE_SCHEMA, orient="row")
+
+
+@dataclass
+class Planned:
+    """A change set, read back."""
+
+    changes: ChangeSet
+    read: int
+    frame: pl.DataFrame
+
+    @property
+    def sent(self) -> Profiles:
+        """Attributes of each operation by key; a key that stands twice fails."""
+        operations = [json.loads(text) for text in self.frame[OPERATION]]
+        found = {operation["identifiers"]["custom_id"]: operation["attributes"] for operation in operations}
+        assert len(found) == len(operations)
+        return found
+
+    @property
+    def keys(self) -> dict[str, str]:
+        return dict(self.frame.select(KEY, KIND).rows())
+
+    def count(self, kind: Kind) -> int:
+        return self.changes.counts[kind]
+
+
+@dataclass
+class Store:
+    """What a sync keeps, and what Batch holds: a snapshot in a folder, and the model."""
+
+    folder: Path
+    snapshot: Snapshot
+    profiles: Profiles = field(default_factory=dict)
+
+    def plan(
+        self, rows: list[Row], *, cuts: tuple[int, ...] = (), names: list[str] = NAMES, keep: bool = False,
+        remove: bool = False, **terms: Any,
+    ) -> Planned:  # fmt: skip
+        columns = [Column(name, dtype) for name, dtype in SCHEMA.items()]
+        on_null: Any = "keep" if keep else "clear"
+        mapping = resolve(columns, "k", {name: AttributeMapping(column=name, on_null=on_null) for name in names})
+        job = Job(mapping, self.snapshot, self.snapshot.index(), terms.pop("due", due_frame()), SEED, **terms)
+        frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+        bounds = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
+        parts = [frame[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+        sifted = sift(parts, job, self.folder / "spool")
+        gone = removed_rows(job, sifted.seen) if remove else pl.DataFrame(schema={KEY: pl.String, KEY_HASH: pl.UInt64})
+        path = self.folder / "changes.parquet"
+        path.unlink(missing_ok=True)
+        changes = build(sifted, job, gone, path)
+        assert path.exists() == (changes.planned > 0)
+        return Planned(changes, sifted.read, pl.read_parquet(path) if changes.planned else EMPTY)
+
+    def deliver(self, planned: Planned, accepted: Callable[[str], bool] = lambda _: True) -> None:
+        """Batch takes the operations of these keys; the snapshot moves for them and for no others."""
+        for key, attributes in planned.sent.items():
+            if accepted(key):
+                profile = self.profiles.setdefault(key, {})
+                profile.update(attributes)
+                self.profiles[key] = {name: value for name, value in profile.items() if value is not None}
+        if planned.frame.is_empty():
+            return
+        rows = planned.frame.filter(pl.Series([accepted(key) for key in planned.frame[KEY]], dtype=pl.Boolean))
+        deleted, at = (pl.col(KIND) == Kind.REMOVED).alias(DELETED), pl.lit(0, pl.Int64).alias(AT)
+        file = snapshots.write(self.snapshot, [rows.select(KEY, KEY_HASH, deleted, at, f"^{HASH}.*$")])
+        if file:
+            manifest = {**self.snapshot.manifest, "files": [*self.snapshot.files, file]}
+            self.snapshot = replace(self.snapshot, manifest=manifest)
+
+
+EMPTY = pl.DataFrame(schema={KEY: pl.String, KIND: pl.String, OPERATION: pl.String})
+
+
+@contextmanager
+def store(*before: list[Row]) -> Iterator[Store]:
+    """A store to which these sources were delivered, one after the other."""
+    with TemporaryDirectory() as folder:
+        found = Store(Path(folder), Snapshot(Path(folder) / "files", {}, 0))
+        for rows in before:
+            found.deliver(found.plan(rows))
+        yield found
+
+
+def meant(row: Row) -> Row:
+    """What Batch should hold of a row: its values, nulls and what counts as null left out."""
+    return {name: row[name] for name in NAMES if row[name] not in (None, "", [])}
+
+
+def profiles_of(rows: list[Row]) -> Profiles:
+    return {row["k"]: meant(row) for row in rows}
+
+
+VALUES = {
+    "s": st.none() | st.sampled_from(["", "x", "y", 'q"']),
+    "i": st.none() | st.integers(0, 2),
+    "f": st.none() | st.sampled_from([0.0, -0.0, 0.1, 0.1 + 0.2, 0.3]),
+    "a": st.none() | st.sampled_from([[], ["x"], ["x", "y"], ["y", "x"]]),
+}
+ROW = st.fixed_dictionaries({"k": st.sampled_from([f"k{number}" for number in range(9)]), **VALUES})
+BAD = {"s": " ", "f": float("nan"), "a": ["x", None]}
+FAULTY = st.builds(
+    lambda row, bad: {**row, **{name: BAD[name] for name in bad}}, ROW, st.sets(st.sampled_from(sorted(BAD)), max_size=3)
+)
+UNIQUE = st.lists(ROW, max_size=8, unique_by=lambda row: row["k"])
+ANY = st.lists(FAULTY | st.builds(lambda row, key: {**row, "k": key}, ROW, st.sampled_from([None, "", "null", "a\nb"])), max_size=14)
+CUTS = st.lists(st.integers(0, 14), max_size=3).map(tuple)
+
+
+@few
+@given(UNIQUE, CUTS, st.randoms(use_true_random=False))
+def test_nothing_changed_sends_nothing(rows: list[Row], cuts: tuple[int, ...], random: Any) -> None:
+    """A source equal to what was delivered plans no row, in whatever order and pieces it is read."""
+    with store(rows) as delivered:
+        again = random.sample(rows, len(rows))
+        planned = delivered.plan(again, cuts=cuts, remove=True)
+        assert planned.changes.planned == 0
+        assert planned.count(Kind.UNCHANGED) == len(rows)
+
+
+@few
+@given(st.lists(UNIQUE, min_size=2, max_size=4), CUTS)
+def test_delivering_the_difference_gives_the_source(sources: list[list[Row]], cuts: tuple[int, ...]) -> None:
+    """Source after source, Batch holds exactly the last one: removed profiles hold nothing, and only differences were sent."""
+    with store() as delivered:
+        for rows in sources:
+            before, expected = dict(delivered.profiles), profiles_of(rows)
+            planned = delivered.plan(rows, cuts=cuts, remove=True)
+            known = set(before) if not delivered.snapshot.files else {key for key in before}
+            delivered.deliver(planned)
+            assert {key: held for key, held in delivered.profiles.items() if held} == {
+                key: held for key, held in expected.items() if held
+            }
+            for key, attributes in planned.sent.items():
+                if key in known and key in expected and planned.keys[key] == Kind.CHANGED:
+                    changed = {name for name in NAMES if before[key].get(name) != expected[key].get(name)}
+                    assert attributes.keys() == changed
+
+
+@few
+@given(UNIQUE, UNIQUE)
+def test_changed_attributes_are_those_whose_values_differ(old: list[Row], new: list[Row]) -> None:
+    """Value by value: known rows send exactly what differs, new rows everything, and the counts by attribute add up."""
+    with store(old) as delivered:
+        planned = delivered.plan(new)
+    before, after = ({row["k"]: row for row in rows} for rows in (old, new))
+    expected = {
+        key: {name for name in NAMES if key not in before or meant(row).get(name) != meant(before[key]).get(name)}
+        for key, row in after.items()
+    }
+    assert {key: set(sent) for key, sent in planned.sent.items()} == {key: names for key, names in expected.items() if names}
+    assert planned.changes.by_attribute == {name: sum(name in names for names in expected.values()) for name in NAMES}
+    assert planned.count(Kind.ADDED) == len(after.keys() - before.keys())
+
+
+@few
+@given(UNIQUE, ANY, CUTS, CUTS, st.randoms(use_true_random=False))
+def test_order_and_pieces_do_not_matter(old: list[Row], new: list[Row], one: Any, two: Any, random: Any) -> None:
+    """The same rows in another order and other record batches give the same operations, counts and rejects."""
+    with store(old) as delivered:
+        first = delivered.plan(new, cuts=one, remove=True)
+        second = delivered.plan(random.sample(new, len(new)), cuts=two, remove=True)
+    assert first.sent == second.sent
+    assert first.keys == second.keys
+    assert (first.changes.counts, first.changes.faulty) == (second.changes.counts, second.changes.faulty)
+    rejects = [Counter(planned.changes.rejected.rows()) for planned in (first, second)]
+    assert rejects[0] == rejects[1]
+
+
+@few
+@given(UNIQUE, ANY, CUTS, st.none() | st.integers(0, 5), st.booleans(), st.sets(st.integers(0, 8), max_size=3), st.booleans())
+def test_every_row_read_is_counted_once(
+    old: list[Row], new: list[Row], cuts: Any, limit: int | None, resend: bool, due: set[int], keep: bool
+) -> None:
+    """read = unchanged + added + changed + retried + invalid + skipped, always; and rows with a fault are rows."""
+    with store(old) as delivered:
+        again = due_frame(*(f"k{number}" for number in due))
+        planned = delivered.plan(new, cuts=cuts, limit=limit, resend=resend, due=again, keep=keep, remove=True)
+    counts, changes = planned.changes.counts, planned.changes
+    assert planned.read == len(new) == changes.skipped + sum(n for kind, n in counts.items() if kind is not Kind.REMOVED)
+    assert changes.planned == sum(counts[kind] for kind in PLANNED) + counts[Kind.REMOVED] == planned.frame.height
+    assert counts[Kind.INVALID] <= changes.faulty <= planned.read
+    assert len(changes.sample) <= 10
+    assert set(changes.sample) <= set(planned.keys)
+
+
+@few
+@given(UNIQUE, ANY, CUTS)
+def test_repeated_keys_are_rejected_wherever_they_stand(old: list[Row], new: list[Row], cuts: Any) -> None:
+    """A key that stands twice sends nothing, is listed once as such, and stays as it was; also where both rows equal the snapshot."""
+    source = new + [row for row in old if row["k"] in ("k0", "k1")] * 2
+    with store(old) as delivered:
+        planned = delivered.plan(source, cuts=cuts)
+    keys = Counter(row["k"] for row in source if row["k"] not in (None, "", "null", "a\nb"))
+    repeated = {key for key, times in keys.items() if times > 1}
+    assert repeated.isdisjoint(planned.sent)
+    whole = planned.changes.rejected.filter(pl.col("attribute").is_null() & pl.col("key").is_in(list(keys)))
+    assert sorted(whole["key"]) == sorted(repeated)
+    assert whole["reason"].str.contains("more than once").all()
+
+
+@few
+@given(UNIQUE, UNIQUE, CUTS)
+def test_removed_rows_are_those_that_left(old: list[Row], new: list[Row], cuts: Any) -> None:
+    """Rows of the snapshot that the source no longer has are cleared in every attribute, once; they can come back."""
+    left = {row["k"] for row in old} - {row["k"] for row in new}
+    with store(old) as delivered:
+        planned = delivered.plan(new, cuts=cuts, remove=True)
+        assert {key for key, kind in planned.keys.items() if kind == Kind.REMOVED} == left
+        assert all(planned.sent[key] == dict.fromkeys(NAMES) for key in left)
+        delivered.deliver(planned)
+        assert delivered.plan(new, remove=True).changes.planned == 0
+        back = delivered.plan(old)
+        assert {key for key, kind in back.keys.items() if kind == Kind.ADDED} == left
+
+
+@few
+@given(UNIQUE, UNIQUE, st.integers(0, 6), CUTS)
+def test_a_limit_is_never_exceeded_and_nothing_is_lost_by_it(old: list[Row], new: list[Row], limit: int, cuts: Any) -> None:
+    """At most `limit` rows are planned, the rest are skipped, and runs with a limit get there in the end."""
+    with store(old) as delivered:
+        everything = delivered.plan(new).changes.planned
+        limited = delivered.plan(new, cuts=cuts, limit=limit)
+        assert limited.changes.planned == min(limit, everything)
+        assert limited.changes.skipped == everything - limited.changes.planned
+        for _ in range(len(new) + 1):
+            delivered.deliver(delivered.plan(new, limit=max(limit, 1)))
+        assert {row["k"]: delivered.profiles.get(row["k"], {}) for row in new} == profiles_of(new)
+
+
+@few
+@given(UNIQUE, st.sampled_from(NAMES))
+def test_a_newly_mapped_column_sends_itself_alone(rows: list[Row], name: str) -> None:
+    """Mapping one more column sends its values where there are any, and nothing else of anybody."""
+    with store() as delivered:
+        delivered.deliver(delivered.plan(rows, names=[other for other in NAMES if other != name]))
+        planned = delivered.plan(rows)
+    assert planned.sent == {row["k"]: {name: meant(row)[name]} for row in rows if name in meant(row)}
+
+
+@few
+@given(UNIQUE, st.sampled_from(NAMES))
+def test_a_column_no_longer_mapped_sends_nothing(rows: list[Row], name: str) -> None:
+    """Mapping one column less leaves Batch as it is."""
+    with store(rows) as delivered:
+        assert delivered.plan(rows, names=[other for other in NAMES if other != name]).changes.planned == 0
+
+
+@few
+@given(UNIQUE, UNIQUE)
+def test_kept_nulls_stay_at_batch(old: list[Row], new: list[Row]) -> None:
+    """`on_null: keep` never sends null, and a value that comes back after a null is not sent again."""
+    with store() as delivered:
+        delivered.deliver(delivered.plan(old, keep=True))
+        planned = delivered.plan(new, keep=True)
+        assert all(value is not None for sent in planned.sent.values() for value in sent.values())
+        delivered.deliver(planned)
+        assert delivered.plan(old, keep=True).sent == {
+            key: differing
+            for key, values in profiles_of(old).items()
+            if (differing := {name: value for name, value in values.items() if delivered.profiles[key].get(name) != value})
+        }
+        assert delivered.plan(new, keep=True).changes.planned == 0
+
+
+@few
+@given(UNIQUE, st.lists(FAULTY, max_size=8, unique_by=lambda row: row["k"]))
+def test_withheld_values_are_not_sent_and_take_nothing_with_them(old: list[Row], new: list[Row]) -> None:
+    """A bad value stays back: its attribute keeps what Batch holds, the rest of its row arrives, a corrected value goes alone."""
+    mended = {"s": "mended", "f": 2.5, "a": ["mended"]}
+
+    def is_bad(row: Row, name: str) -> bool:
+        return name in BAD and str(row[name]) == str(BAD[name])
+
+    with store(old) as delivered:
+        before = {key: dict(profile) for key, profile in delivered.profiles.items()}
+        planned = delivered.plan(new)
+        delivered.deliver(planned)
+        for row in new:
+            for name in NAMES:
+                expected = before.get(row["k"], {}).get(name) if is_bad(row, name) else meant(row).get(name)
+                assert delivered.profiles.get(row["k"], {}).get(name) == expected
+        correct = [{name: mended[name] if is_bad(row, name) else value for name, value in row.items()} for row in new]
+        delivered.deliver(after := delivered.plan(correct))
+        assert {key: held for key, held in delivered.profiles.items() if key in profiles_of(new)} == profiles_of(correct)
+        for row in new:
+            names = {name for name in NAMES if is_bad(row, name)}
+            if len(names) < len(NAMES) and row["k"] in planned.sent:
+                assert set(after.sent.get(row["k"], {})) == names
+
+
+@few
+@given(UNIQUE, st.sets(st.integers(0, 8)), st.booleans())
+def test_rows_due_again_go_whole_and_others_do_not(rows: list[Row], due: set[int], changed: bool) -> None:
+    """A key whose outcome is unknown goes whole though nothing changed; its neighbours stay."""
+    keys = {f"k{number}" for number in due}
+    with store(rows) as delivered:
+        planned = delivered.plan(rows, due=due_frame(*keys))
+        once = delivered.plan(rows, due=due_frame(*keys, whole=False))
+    known = {row["k"] for row in rows}
+    assert {key: set(sent) for key, sent in planned.sent.items()} == dict.fromkeys(keys & known, set(NAMES))
+    assert once.changes.planned == 0
+
+
+@few
+@given(UNIQUE, UNIQUE)
+def test_resend_sends_every_row_whole(old: list[Row], new: list[Row]) -> None:
+    """Told to send everything, each row goes with every attribute, nulls too; unchanged ones count as retried."""
+    with store(old) as delivered:
+        planned = delivered.plan(new, resend=True)
+    assert {key: set(sent) for key, sent in planned.sent.items()} == {row["k"]: set(NAMES) for row in new}
+    same = profiles_of(old)
+    assert planned.count(Kind.RETRIED) == sum(same.get(row["k"]) == meant(row) for row in new)
+
+
+@few
+@given(UNIQUE, UNIQUE, st.sets(st.integers(0, 8)))
+def test_only_accepted_rows_move_the_snapshot(old: list[Row], new: list[Row], lost: set[int]) -> None:
+    """What Batch did not take is planned again, the very same; what it took is not."""
+    refused = {f"k{number}" for number in lost}
+    with store(old) as delivered:
+        planned = delivered.plan(new, remove=True)
+        delivered.deliver(planned, accepted=lambda key: key not in refused)
+        again = delivered.plan(new, remove=True)
+    assert again.sent == {key: sent for key, sent in planned.sent.items() if key in refused}
+
+
+@few
+@given(st.lists(UNIQUE, min_size=2, max_size=5))
+def test_folding_changes_nothing(sources: list[list[Row]]) -> None:
+    """A snapshot of many files, folded into one, answers every question as before."""
+    with store() as delivered:
+        for rows in sources:
+            delivered.deliver(delivered.plan(rows, remove=True))
+        folded = snapshots.folded(delivered.snapshot, NAMES)
+        one = replace(delivered.snapshot, manifest={"files": [folded] if folded else []})
+        before, after = (known(snapshot) for snapshot in (delivered.snapshot, one))
+    assert before == after
+    assert set(after) == {row["k"] for row in sources[-1]}
+
+
+def known(snapshot: Snapshot) -> Mapping[str, tuple[int, ...]]:
+    index = snapshot.index()
+    rows = snapshot.rows(index.positions, NAMES)
+    return {key: (int(row_hash), *hashes) for (key, *hashes), row_hash in zip(rows.rows(), index.row_hashes, strict=True)}
