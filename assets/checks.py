@@ -61,15 +61,17 @@ def dry_run_results(report: Report, key: dg.AssetKey, instance: dg.DagsterInstan
     Dagster wants every declared check answered; a failure is a warning here, so that it ends no dry run.
     """
     for name in _DESCRIPTIONS:
-        planned = name == GUARD
+        if name == GUARD:
+            passed, text = report.outcome != "guarded", "; ".join(report.reasons)
+        else:
+            passed = _passed_last(dg.AssetCheckKey(key, name), instance)
+            text = "A dry run sent nothing; this repeats the last verdict."
         yield dg.AssetCheckResult(
             check_name=name,
             asset_key=key,
-            passed=report.outcome != "guarded" if planned else _passed_last(dg.AssetCheckKey(key, name), instance),
+            passed=passed,
             severity=dg.AssetCheckSeverity.WARN,
-            description="; ".join(report.reasons) or None
-            if planned
-            else "A dry run sent nothing; this repeats the last verdict.",
+            description=text or None,
             metadata={"dry_run": True},
         )
 

@@ -13,6 +13,7 @@ from assets.metadata import asset_key
 from connector._model import EnvSecret, FileSecret
 from connector.api import webhook
 from connector.config import ProfileSync
+from connector.errors import ConnectorError
 
 ALERT_SECONDS = 30
 """Seconds between two looks at the finished runs."""
@@ -58,15 +59,21 @@ def alert_sensor(root: Path, url: EnvSecret | FileSecret, syncs: list[ProfileSyn
         seen = _Seen.parse(context.cursor)
         context.update_cursor(seen.dump())
         posted = 0
-        for record in _finished(context.instance, seen.until):
-            for ended in _endings(context.instance, record.dagster_run, steps):
-                if (ended.outcome != "green") != (ended.sync in seen.bad):
-                    webhook.post(url.read(root), _message(ended))
-                    posted += 1
-                    seen = seen._replace(bad=seen.bad ^ {ended.sync})
-                    context.update_cursor(seen.dump())
-            seen = seen._replace(until=record.end_time or seen.until)
-            context.update_cursor(seen.dump())
+        try:
+            for record in _finished(context.instance, seen.until):
+                for ended in _endings(context.instance, record.dagster_run, steps):
+                    if (ended.outcome != "green") != (ended.sync in seen.bad):
+                        webhook.post(url.read(root), _message(ended))
+                        posted += 1
+                        seen = seen._replace(bad=seen.bad ^ {ended.sync})
+                        context.update_cursor(seen.dump())
+                seen = seen._replace(until=record.end_time or seen.until)
+                context.update_cursor(seen.dump())
+        except ConnectorError as error:
+            if not posted:
+                raise
+            # Dagster forgets the cursor of a look that fails, and what was posted would be posted again.
+            return dg.SkipReason(f"posted {posted} changes, then: {error}")
         return dg.SkipReason(f"posted {posted} changes" if posted else "no sync changed its state")
 
     return sensor

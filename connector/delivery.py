@@ -239,6 +239,8 @@ class _Sender:
                 runs.mark_unknown(self._state, self._lease, number)
             if not await self._again(outcome, attempt, "unknown" if unknown or doubtful else "planned"):
                 break
+        else:
+            self._note(f"a chunk was tried {TRIES} times, the last: {outcome.reason}")
         return outcome, doubtful
 
     async def _again(self, outcome: Outcome, attempt: int, state: str) -> bool:
@@ -289,9 +291,14 @@ class _Sender:
 
     def _halt(self, error: ConnectorError | None, reason: str = "") -> None:
         self._error = self._error or error
-        if reason and not self._traffic.reasons:
-            self._traffic.reasons.append(reason)
+        if reason:
+            self._note(reason)
         self._stop.set()
+
+    def _note(self, reason: str) -> None:
+        """Why the run is not green; the first reason is the cause, those that follow are its echo."""
+        if not self._traffic.reasons:
+            self._traffic.reasons.append(reason)
 
     async def _pace(self, profiles_: int, state: str) -> None:
         """Wait for this body's share of the rate; one worker at a time, so that they leave in order."""

@@ -295,9 +295,7 @@ def test_check_names_what_is_missing_and_where(
 def test_check_counts_keys_and_cursors_that_no_run_can_use(world: World, say: Say) -> None:
     """Null, refused and repeated keys and null cursors are counted in rows; above the tolerance the step fails."""
     world.sync(cursor="seen_at")
-    world.sql(
-        "insert into customers values (null,'',1,null), ('nan','',1,null), ('c1','',1,null), ('c1','',1,null), ('c2','',1,null)"
-    )
+    world.sql("insert into customers select unnest([null, 'nan', 'c1', 'c1', 'c2']), '', 1, null")
     answer = say("check", "--json")
     (error,) = answer.json["errors"]
     assert answer.status == 1

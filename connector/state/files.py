@@ -11,8 +11,13 @@ import pyarrow.parquet as pq
 from connector.state.database import translated
 
 
-def write_frames(path: Path, frames: Iterable[pl.DataFrame]) -> int:
+def write_frames(path: Path, frames: Iterable[pl.DataFrame], *, repetitive: bool = False) -> int:
     """Write frames of one schema as one durable Parquet file, a row group each; the number of rows (0: no file).
+
+    Args:
+        path: Must not exist.
+        frames: All of one schema.
+        repetitive: Columns repeat their values, so that dictionaries pay; for JSON text they only cost.
 
     Raises:
         StateError: The disk is full or the folder cannot be written.
@@ -26,7 +31,9 @@ def write_frames(path: Path, frames: Iterable[pl.DataFrame]) -> int:
         for frame in frames:
             if frame.height:
                 table = frame.to_arrow()
-                writer = writer or pq.ParquetWriter(file, table.schema, compression="lz4", write_statistics=False)
+                writer = writer or pq.ParquetWriter(
+                    file, table.schema, compression="lz4", use_dictionary=repetitive, write_statistics=False
+                )
                 writer.write_table(table)
                 rows += frame.height
         if writer:

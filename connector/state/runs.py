@@ -125,9 +125,7 @@ def chunk_rows(state: State, run: str) -> list[ChunkRow]:
     with state.read() as connection:
         return [
             ChunkRow(*row)
-            for row in connection.execute(
-                sa.select(*names).where(CHUNKS.c.run == run).order_by(CHUNKS.c.number)
-            )
+            for row in connection.execute(sa.select(*names).where(CHUNKS.c.run == run).order_by(CHUNKS.c.number))
         ]
 
 
@@ -178,13 +176,9 @@ def rejects(state: State, sync: str) -> pl.DataFrame:
     """The sync's rejected and invalid values, by REJECTS_SCHEMA."""
     names = [REJECTS.c[name] for name in REJECTS_SCHEMA]
     with state.read() as connection:
-        rows = (
-            connection.execute(
-                sa.select(*names).where(REJECTS.c.sync == sync).order_by(REJECTS.c.key, REJECTS.c.attribute)
-            )
-            
-            .all()
-        )
+        rows = connection.execute(
+            sa.select(*names).where(REJECTS.c.sync == sync).order_by(REJECTS.c.key, REJECTS.c.attribute)
+        ).all()
     return pl.DataFrame([tuple(row) for row in rows], schema=REJECTS_SCHEMA, orient="row")
 
 

@@ -129,7 +129,7 @@ def write(snapshot: Snapshot, frames: Iterable[pl.DataFrame]) -> dict[str, Any] 
     """
     snapshot.folder.mkdir(mode=0o700, exist_ok=True)
     path = snapshot.folder / f"{uuid.uuid4().hex}.parquet"
-    rows = write_frames(path, (_with_row_hash(frame) for frame in frames))
+    rows = write_frames(path, map(_with_row_hash, frames), repetitive=True)
     return {"name": path.name, "rows": rows, "sha256": checksum(path)} if rows else None
 
 

@@ -21,19 +21,22 @@ from tests.assets.conftest import PROJECT_KEY, REST_KEY, House
 
 
 class Listener:
-    """A webhook that keeps what it hears, and answers with `status`."""
+    """A webhook that keeps what it hears; answers with `status`, and with 503 once it has no more room."""
 
     def __init__(self) -> None:
         self.heard: list[dict[str, Any]] = []
         self.status = 200
+        self.room = 100
         listener = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                if listener.status == 200:
+                status = listener.status if listener.room else 503
+                if status == 200:
                     listener.heard.append(json.loads(body))
-                self.send_response(listener.status)
+                    listener.room -= 1
+                self.send_response(status)
                 self.send_header("location", "/elsewhere")
                 self.send_header("content-length", "0")
                 self.end_headers()
@@ -69,10 +72,8 @@ class Watch:
 
     def look(self) -> None:
         context = dg.build_sensor_context(instance=self.house.instance, cursor=self.cursor)
-        try:
-            self.sensor(context)
-        finally:
-            self.cursor = context.cursor
+        self.sensor(context)  # where it raises, Dagster keeps the cursor from before
+        self.cursor = context.cursor
 
 
 @pytest.fixture
@@ -127,6 +128,21 @@ def test_a_message_that_was_not_taken_is_sent_at_the_next_look(house: House, wat
     listener.status = 200
     watch.look()
     assert len(listener.heard) == 1
+
+
+def test_a_message_that_was_taken_is_not_sent_again_when_the_next_is_not(
+    house: House, watch: Watch, listener: Listener
+) -> None:
+    """A failure and a recovery in one look, and the webhook falls silent in between: each is told once."""
+    house.simulator.credentials[PROJECT_KEY] = "another"
+    house.run()
+    house.simulator.credentials[PROJECT_KEY] = REST_KEY
+    house.run()
+    listener.room = 1
+    watch.look()
+    listener.room = 1
+    watch.look()
+    assert [said["state"] for said in listener.heard] == ["failed", "recovered"]
 
 
 def test_a_dry_run_is_no_recovery(house: House, watch: Watch, listener: Listener) -> None:
