@@ -13,7 +13,7 @@ from connector.changes import Kind
 from connector.config import ProfileSync, Project
 from connector.errors import GuardError, StateError, WarehouseError
 from connector.hashing import KEY_HASH
-from connector.mapping import KEY, Mapping, resolve
+from connector.mapping import KEY, Mapping, keys, resolve
 from connector.payload import Chunk, chunks
 from connector.planning import ChangeSet, Job, Sifted, build, removed_rows, sift
 from connector.report import Report, Seconds
@@ -206,20 +206,20 @@ def _keys_again(state: State, sync: str) -> tuple[str, ...]:
 
 def _batches(task: Task, reader: Reader, mapping: Mapping, reading: Reading, found: set[str]) -> Iterator[pl.DataFrame]:
     """Record batches in which no row comes twice; the keys of `reading.keys` that exist are put into `found`."""
-    relation, key = task.sync.source.relation, mapping.key.value
+    relation = task.sync.source.relation
     latest = None
     if task.sync.cursor and task.sync.dedupe == "latest":
         latest = Latest(mapping.key_column, task.sync.cursor.column)
     if reading.keys:
         rows = Keys(mapping.key_column, reading.keys)
         for batch in reader.read(relation, mapping.columns, rows, latest=latest):
-            found.update(batch.select(key.alias(KEY)).to_series().drop_nulls())
+            found.update(keys(mapping, batch)[KEY].drop_nulls())
             yield batch
     if reading.full or reading.window:
         seen = pl.Series(reading.keys, dtype=pl.String).implode()
         window = reading.window
         for batch in reader.read(relation, mapping.columns, window, latest=latest):
-            yield batch.filter(~key.is_in(seen).fill_null(value=False)) if reading.keys else batch
+            yield batch.filter(~keys(mapping, batch)[KEY].is_in(seen).fill_null(value=False)) if reading.keys else batch
 
 
 def _told(batches: Iterator[pl.DataFrame], progress: Progress) -> Iterator[pl.DataFrame]:

@@ -117,14 +117,14 @@ def _xxh3(series: pl.Series, seed: int) -> Hashes:
 
 def _items(series: pl.Series, seed: int) -> Hashes:
     """Arrays are never empty here: an empty array counts as null."""
-    lengths = series.list.len().fill_null(0).to_numpy().astype(np.int64)
-    flat = _xxh3(series.drop_nulls().explode(), seed)
-    starts = np.concatenate([[0], np.cumsum(lengths[lengths > 0])[:-1]]).astype(np.int64)
-    place = np.arange(len(flat)) - np.repeat(starts, lengths[lengths > 0])
     hashes = np.zeros(len(series), np.uint64)
-    if len(flat):
-        mixed = _mix(flat + _mix(place.astype(np.uint64) + np.uint64(1)))
-        hashes[lengths > 0] = _mix(np.add.reduceat(mixed, starts))
+    arrays = series.drop_nulls()
+    if len(arrays):
+        lengths = arrays.list.len().to_numpy().astype(np.int64)
+        starts = np.cumsum(lengths) - lengths
+        place = np.arange(lengths.sum()) - np.repeat(starts, lengths)
+        mixed = _mix(_xxh3(arrays.explode(), seed) + _mix(place.astype(np.uint64) + np.uint64(1)))
+        hashes[series.is_not_null().to_numpy()] = _mix(np.add.reduceat(mixed, starts))
     return hashes
 
 

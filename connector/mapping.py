@@ -12,7 +12,7 @@ from pydantic import Field
 from connector import rules
 from connector._model import Model
 from connector.errors import WarehouseError
-from connector.rules import AttributeType, Rule, Typed
+from connector.rules import AttributeType, Rule, Typed, as_source
 
 KEY = "#key"
 WITHHELD = "#withheld"
@@ -134,7 +134,7 @@ def apply(mapping: Mapping, frame: pl.DataFrame) -> Mapped:
         frame: Holds at least `mapping.columns`.
     """
     names = [attribute.name for attribute in mapping.attributes]
-    judged = frame.select(
+    judged = as_source(frame).select(
         mapping.key.value.alias(KEY),
         _reason(mapping.key.rules).alias("#reason"),
         *(value.value.alias(name) for name, value in zip(names, mapping.values, strict=True)),
@@ -151,6 +151,16 @@ def apply(mapping: Mapping, frame: pl.DataFrame) -> Mapped:
         WITHHELD,
     )
     return Mapped(valid, _rejected(judged, names))
+
+
+def keys(mapping: Mapping, frame: pl.DataFrame) -> pl.DataFrame:
+    """`#key` (String, as it would be sent) and `reason` (String, null where the key serves) of each row.
+
+    Args:
+        mapping: From `resolve`.
+        frame: Holds at least `mapping.key_column`.
+    """
+    return as_source(frame).select(mapping.key.value.alias(KEY), _reason(mapping.key.rules).alias("reason"))
 
 
 def _reason(broken: Sequence[Rule]) -> pl.Expr:

@@ -127,7 +127,7 @@ def retry_after(text: str | None, now: datetime) -> float | None:
         return min(float(text[:10]), RETRY_AFTER_MAX)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return min(max((moment - now).total_seconds(), 0.0), RETRY_AFTER_MAX)

@@ -176,9 +176,10 @@ def build(sifted: Sifted, job: Job, removed: pl.DataFrame, path: Path) -> Change
     only_bad_values = tally.counts.get(Kind.INVALID, 0)
     counts[Kind.INVALID] = only_bad_values + tally.collisions + bad_keys + sifted.duplicate_rows
     rejected = pl.concat(tally.rejected)
-    withheld = rejected.filter(pl.col("attribute").is_not_null())["key"].n_unique()
+    whole = rejected.filter(pl.col("attribute").is_null())["key"]
+    partly = rejected.filter(pl.col("attribute").is_not_null() & ~pl.col("key").is_in(whole.drop_nulls().implode()))
     lengths = np.concatenate(tally.lengths) if tally.lengths else np.empty(0, np.int64)
-    faulty = counts[Kind.INVALID] - only_bad_values + withheld
+    faulty = counts[Kind.INVALID] - only_bad_values + partly["key"].n_unique()
     return ChangeSet(path, counts, faulty, tally.skipped, lengths, tally.by_attribute, rejected, tally.sample)
 
 

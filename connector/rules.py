@@ -24,14 +24,18 @@ RESERVED_IDS = (
     "undefined", "null", "nil", "(null)", "[object object]", "true", "false", "nan", "infinity", "-infinity",
 )  # fmt: skip
 
+_VISIBLE = r"[^\s\x1c-\x1f]"  # the separators count as white space in Unicode and Python, though not in Rust's \s
+_NOT_FINITE = "not a finite number (NaN or infinite)"
 _ASTRAL = r"[\x{10000}-\x{10FFFF}]"
-_URL = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^\s/?#@]*@)?[^\s/?#@:][^\s/?#]*[^\s]*$"
+_URL = r"\A[A-Za-z][A-Za-z0-9+.\-]*://(?:[^\s/?#@]*@)?[^\s/?#@:][^\s/?#]*[^\s]*\z"
 _JSON_PAIR = r"[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}"  # a lone surrogate is no text
 _JSON_UNIT = rf"u(?:[0-9A-Ca-cE-Fe-f][0-9A-Fa-f]{{3}}|[dD][0-7][0-9A-Fa-f]{{2}}|{_JSON_PAIR})"
 _JSON_ESCAPE = rf'\\(?:["\\/bfnrt]|{_JSON_UNIT})'
-_JSON_NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+_JSON_NUMBER = r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?"  # what a double certainly holds
 _JSON_ITEM = rf'(?:"(?:[^"\\\x00-\x1f]|{_JSON_ESCAPE})*"|{_JSON_NUMBER}|true|false|null)'
-_JSON_ARRAY = rf"^\s*\[\s*(?:{_JSON_ITEM}(?:\s*,\s*{_JSON_ITEM})*)?\s*\]\s*$"
+_JSON_SPACE = r"[ \t\r\n]*"
+_JSON_MORE = rf"(?:{_JSON_SPACE},{_JSON_SPACE}{_JSON_ITEM})*"
+_JSON_ARRAY = rf"\A{_JSON_SPACE}\[{_JSON_SPACE}(?:{_JSON_ITEM}{_JSON_MORE}{_JSON_SPACE})?\]{_JSON_SPACE}\z"
 
 
 class Rule(NamedTuple):
@@ -46,6 +50,19 @@ class Typed(NamedTuple):
 
     value: pl.Expr
     rules: tuple[Rule, ...]
+
+
+def source(column: str) -> pl.Expr:
+    """A column of a record batch that went through `as_source`; its name is no pattern, whatever it looks like."""
+    return pl.col(_SOURCE + column)
+
+
+def as_source(frame: pl.DataFrame) -> pl.DataFrame:
+    """The record batch with names that Polars takes literally: `*` and `^…$` alone would mean other columns."""
+    return frame.rename(lambda name: _SOURCE + name)
+
+
+_SOURCE = "source "
 
 
 class UnsupportedError(Exception):
@@ -93,7 +110,7 @@ def typed(
     Raises:
         UnsupportedError: This column cannot become this attribute type.
     """
-    raw = pl.col(column)
+    raw = source(column)
     if dtype == pl.Null:
         return Typed(pl.lit(None, dtype=VALUE_DTYPE[type_]), ())
     if type_ == "date":
@@ -121,18 +138,18 @@ def key_text(column: str, dtype: pl.DataType) -> Typed:
     Raises:
         UnsupportedError: The column's type cannot be a key.
     """
-    raw = pl.col(column)
+    raw = source(column)
     rules: list[Rule] = []
-    if dtype.is_float() or dtype.is_decimal():
+    if dtype.is_float() or (dtype.is_decimal() and dtype.scale):  # type: ignore[attr-defined]
         value = _whole(raw, dtype).cast(pl.String)
         rules.append(Rule("the key is not a whole number", raw.is_not_null() & value.is_null()))
-    elif _is_text(dtype) or dtype.is_integer():
+    elif _is_text(dtype) or dtype.is_integer() or dtype.is_decimal():
         value = raw.cast(pl.String)
     else:
         raise UnsupportedError(f"type {dtype} cannot be a key; cast it to text in a query")
     rules += [
         Rule("the key is null", raw.is_null()),
-        Rule("the key is blank", ~value.str.contains(r"\S")),
+        Rule("the key is blank", ~value.str.contains(_VISIBLE)),
         Rule("the key has a line break", value.str.contains(r"[\r\n]")),
         Rule(f"the key is longer than {CUSTOM_ID_MAX} characters", _longer(value, CUSTOM_ID_MAX)),
         Rule("the key is a reserved word", value.str.to_lowercase().is_in(list(RESERVED_IDS))),
@@ -161,8 +178,8 @@ def native_rules(name: str, value: pl.Expr) -> tuple[Rule, ...]:
     if name == "$timezone":
         rules.append(Rule("not an IANA time zone", ~value.is_in(sorted(available_timezones()))))
     if name == "$topic_preferences":
-        topics = value.list.eval(pl.element().str.contains(r"^[a-z0-9_\-]+$"))
-        rules.append(Rule("a topic has other characters than a-z, 0-9, _ and -", ~topics.list.all()))
+        topics = value.list.eval(pl.element().str.contains(r"\A[a-z0-9_]+\z"))
+        rules.append(Rule("a topic has other characters than a-z, 0-9 and _", ~topics.list.all()))
     if name in _NATIVE_FORMS:
         form, reason = _NATIVE_FORMS[name]
         rules.append(Rule(reason, ~value.str.contains(form)))
@@ -170,12 +187,12 @@ def native_rules(name: str, value: pl.Expr) -> tuple[Rule, ...]:
 
 
 _NATIVE_FORMS = {
-    "$email_address": (r"^[^@\s]+@[A-Za-z0-9.\-]+\.[A-Za-z0-9]+$", "not an e-mail address"),
-    "$phone_number": (r"^\+[0-9]{1,15}$", "not a phone number in E.164 form (+ and up to 15 digits)"),
-    "$email_marketing": (r"^(?:subscribed|unsubscribed)$", "neither subscribed nor unsubscribed"),
-    "$sms_marketing": (r"^(?:subscribed|unsubscribed)$", "neither subscribed nor unsubscribed"),
-    "$language": (r"^[a-z]{2}$", "not a language code of two lower-case letters (ISO 639)"),
-    "$region": (r"^[A-Z]{2}$", "not a region code of two upper-case letters (ISO 3166)"),
+    "$email_address": (r"\A[^@\s\x1c-\x1f]+@[A-Za-z0-9.\-]+\.[A-Za-z0-9]+\z", "not an e-mail address"),
+    "$phone_number": (r"\A\+[0-9]{1,15}\z", "not a phone number in E.164 form (+ and up to 15 digits)"),
+    "$email_marketing": (r"\A(?:subscribed|unsubscribed)\z", "neither subscribed nor unsubscribed"),
+    "$sms_marketing": (r"\A(?:subscribed|unsubscribed)\z", "neither subscribed nor unsubscribed"),
+    "$language": (r"\A[a-z]{2}\z", "not a language code of two lower-case letters (ISO 639)"),
+    "$region": (r"\A[A-Z]{2}\z", "not a region code of two upper-case letters (ISO 3166)"),
 }
 
 
@@ -191,7 +208,7 @@ def _longer(text: pl.Expr, limit: int) -> pl.Expr:
 
 
 def _text(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    if _is_text(dtype) or dtype.is_integer() or dtype.is_decimal() or dtype in (pl.Boolean, pl.Float64, pl.Float32):
+    if _is_text(dtype) or dtype.is_numeric() or dtype in (pl.Boolean, pl.Null):
         return raw.cast(pl.String)
     if dtype == pl.Date:
         return raw.dt.to_string("%Y-%m-%d")
@@ -208,7 +225,10 @@ def _string(raw: pl.Expr, dtype: pl.DataType) -> Typed:
     return Typed(
         value,
         (
-            Rule("only white space", ~value.str.contains(r"\S")),
+            Rule(
+                "not a finite number (NaN or infinite)", ~raw.is_finite() if dtype.is_float() else pl.lit(value=False)
+            ),
+            Rule("only white space", ~value.str.contains(_VISIBLE)),
             Rule(f"longer than {TEXT_MAX} characters", _longer(value, TEXT_MAX)),
         ),
     )
@@ -268,7 +288,7 @@ def _float(raw: pl.Expr, dtype: pl.DataType) -> Typed:
         value,
         (
             Rule("not a number", source.is_not_null() & value.is_null()),
-            Rule("not a finite number (NaN or infinite)", ~value.is_finite()),
+            Rule(_NOT_FINITE, ~value.is_finite()),
         ),
     )
 
@@ -287,28 +307,43 @@ def _boolean(raw: pl.Expr, dtype: pl.DataType) -> Typed:
 
 
 def _date(raw: pl.Expr, dtype: pl.DataType, timezone: str) -> Typed:
-    source = raw
-    if dtype == pl.Date:
-        value = raw.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
-    elif isinstance(dtype, pl.Datetime):
-        value = raw.dt.convert_time_zone("UTC") if dtype.time_zone else _localised(raw, timezone)
-    elif _is_text(dtype):
-        source = _filled(raw.cast(pl.String))
-        value = _parsed(source, timezone)
+    given = raw
+    if _is_text(dtype):
+        given = _filled(raw.cast(pl.String))
+        value = _parsed(given, timezone)
+        beyond = pl.lit(value=False)
+    elif isinstance(dtype, pl.Date | pl.Datetime):
+        # A timestamp of 'infinity' is one that no calendar holds: Polars would panic at it.
+        beyond = ~raw.to_physical().is_between(-_CALENDAR[_unit(dtype)], _CALENDAR[_unit(dtype)])
+        value = _instant(pl.when(~beyond).then(raw), dtype, timezone)
     else:
         raise UnsupportedError(f"type {dtype} cannot be a date; cast it to a timestamp in a query")
     value = value.dt.cast_time_unit("ms")
-    year = value.dt.year()
+    outside = beyond | ~value.to_physical().is_between(_FIRST_MS, _LAST_MS)
     return Typed(
         value,
         (
-            Rule(
-                "not a date, or an hour that does not exist in its time zone",
-                source.is_not_null() & value.is_null(),
-            ),
-            Rule("a date outside the years 1 to 9999", (year < 1) | (year > 9999)),  # noqa: PLR2004
+            Rule("a date outside the years 1 to 9999", outside),
+            Rule("not a date, or an hour that does not exist in its time zone", given.is_not_null() & value.is_null()),
         ),
     )
+
+
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
+"""The years 1 to 9999 in milliseconds: what RFC 3339 can write."""
+
+_CALENDAR = {"days": 10**7, "ms": 10**15, "us": 10**18, "ns": 2**63 - 1}
+"""Some 30,000 years around 1970, by unit: far from where calendar arithmetic breaks."""
+
+
+def _unit(dtype: pl.Date | pl.Datetime) -> str:
+    return dtype.time_unit if isinstance(dtype, pl.Datetime) else "days"
+
+
+def _instant(raw: pl.Expr, dtype: pl.Date | pl.Datetime, timezone: str) -> pl.Expr:
+    if isinstance(dtype, pl.Date):
+        return raw.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
+    return raw.dt.convert_time_zone("UTC") if dtype.time_zone else _localised(raw, timezone)
 
 
 def _localised(naive: pl.Expr, timezone: str) -> pl.Expr:
@@ -330,12 +365,11 @@ def _parsed(text: pl.Expr, timezone: str) -> pl.Expr:
 
 
 def _array(raw: pl.Expr, dtype: pl.DataType, *, unordered: bool) -> Typed:
-    source = raw
     rules: list[Rule] = []
     if _is_text(dtype):
-        source = _filled(raw.cast(pl.String))
-        items = _json_items(source)
-        rules.append(Rule("not a JSON array of text", source.is_not_null() & items.is_null() & (source != "null")))
+        text = _filled(raw.cast(pl.String))
+        items = _json_items(text)
+        rules.append(Rule("not a JSON array of text", text.is_not_null() & items.is_null() & (text != "null")))
     elif isinstance(dtype, pl.Array | pl.List):
         listed = raw.arr.to_list() if isinstance(dtype, pl.Array) else raw
         inner = _instance(dtype.inner)
@@ -346,10 +380,9 @@ def _array(raw: pl.Expr, dtype: pl.DataType, *, unordered: bool) -> Typed:
     else:
         raise UnsupportedError(f"type {dtype} cannot be an array; it must be a list, or JSON text")
     value: pl.Expr = pl.when(items.list.len() > 0).then(items)
-    rules += _item_rules(value)
     if unordered:
         value = value.list.unique().list.sort()
-    return Typed(value, tuple(rules))
+    return Typed(value, (*rules, *_item_rules(value)))
 
 
 def _json_items(text: pl.Expr) -> pl.Expr:
@@ -363,7 +396,7 @@ def _item_rules(value: pl.Expr) -> Sequence[Rule]:
         Rule(f"more than {ARRAY_MAX} items", value.list.len() > ARRAY_MAX),
         Rule(
             "an item is empty or only white space",
-            ~value.list.eval(pl.element().str.contains(r"\S")).list.all(),
+            ~value.list.eval(pl.element().str.contains(_VISIBLE)).list.all(),
         ),
         Rule(
             f"an item is longer than {TEXT_MAX} characters",

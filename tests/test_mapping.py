@@ -34,12 +34,22 @@ def test_conventions() -> None:
 def test_a_prefix_counts_once() -> None:
     """Only the first prefix is one; a prefix with nothing after it is a name."""
     found = conventional("date__date__x", "date__", "__x", "url__batch__y")
-    assert found == {"date__date__x": "date(date__x)", "date__": "date__", "__x": "__x", "url__batch__y": "url(batch__y)"}
+    assert found == {
+        "date__date__x": "date(date__x)",
+        "date__": "date__",
+        "__x": "__x",
+        "url__batch__y": "url(batch__y)",
+    }
 
 
 @pytest.mark.parametrize(
     ("first", "second", "name"),
-    [("Plan", "plan", "plan"), ("date__x", "X", "x"), ("url__x", "date__x", "x"), ("batch__region", "Batch__Region", "$region")],
+    [
+        ("Plan", "plan", "plan"),
+        ("date__x", "X", "x"),
+        ("url__x", "date__x", "x"),
+        ("batch__region", "Batch__Region", "$region"),
+    ],
 )
 def test_columns_that_collide_are_refused(first: str, second: str, name: str) -> None:
     """Two columns that become one attribute are both named."""
@@ -101,7 +111,9 @@ def test_one_column_may_feed_two_attributes() -> None:
 @pytest.mark.parametrize("name", ["*", "^.*$", "^n$", "#key", "#reason", "a.b", 'quo"te'])
 def test_column_names_are_taken_literally(name: str) -> None:
     """A column's name is no pattern, whatever it looks like."""
-    mapping = resolve([Column("k", TEXT), Column(name, TEXT), Column("n", TEXT)], "k", {"a": AttributeMapping(column=name)})
+    mapping = resolve(
+        [Column("k", TEXT), Column(name, TEXT), Column("n", TEXT)], "k", {"a": AttributeMapping(column=name)}
+    )
     frame = pl.DataFrame({"k": ["key"], name: ["right"], "n": ["wrong"]})
     assert apply(mapping, frame).valid["a"].to_list() == ["right"]
 

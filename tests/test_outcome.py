@@ -9,7 +9,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from connector.outcome import RETRY_AFTER_MAX, Answer, Refusal, Verdict, bare, classify, no_answer, not_sent, retry_after
+from connector.outcome import (
+    RETRY_AFTER_MAX,
+    Answer,
+    Refusal,
+    Verdict,
+    bare,
+    classify,
+    no_answer,
+    not_sent,
+    retry_after,
+)
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ROWS = 10
@@ -39,7 +49,7 @@ TABLE = {
 )
 @pytest.mark.parametrize("body", [b"", SUCCESS, b"<html>"])
 def test_statuses(status: int, expected: Verdict, body: bytes) -> None:
-    """Each status has its class, whatever the body says: an HTML page or a SUCCESS under another status is no success."""
+    """Each status has its class, whatever the body says: SUCCESS under another status is no success."""
     assert verdict(status, body) is expected
 
 
@@ -65,7 +75,12 @@ def test_what_never_left_and_what_was_never_answered() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [SUCCESS, b'{"code":"SUCCESS","errors":[]}', b'{"code":"SUCCESS","errors":null,"new":{"a":1}}', b' {"code":"SUCCESS"} \n'],
+    [
+        SUCCESS,
+        b'{"code":"SUCCESS","errors":[]}',
+        b'{"code":"SUCCESS","errors":null,"new":{"a":1}}',
+        b' {"code":"SUCCESS"} \n',
+    ],
 )
 def test_success(body: bytes) -> None:
     """SUCCESS without errors is the whole chunk; fields that we do not know are tolerated."""
@@ -76,16 +91,36 @@ def test_success(body: bytes) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"<html></html>", b'{"code":"SUCCESS"', b"null", b'"SUCCESS"', b'["SUCCESS"]', b"{}", b'{"code":null}', b"\xff\xfe",
-        b'{"code":"success"}', b'{"code":"SUCCESS "}', b'{"code":["SUCCESS"]}', b'{"CODE":"SUCCESS"}', b'{"code":"ACCEPTED"}',
-        b'{"code":"FAILURE","code":"SUCCESS"}', b'{"code":"SUCCESS","errors":[],"errors":[]}', b"[" * 100_000,
-        b'{"code":"SUCCESS"}{"code":"SUCCESS"}', b'{"code":"SUCCESS","n":' + b"1" * 5000 + b"}",
-        partial({"bulk_index": 0}, code="SUCCESS"), partial(), b'{"code":"SUCCESS_WITH_PARTIAL_ERRORS"}',
-        b'{"code":"SUCCESS_WITH_PARTIAL_ERRORS","errors":{"bulk_index":0}}', b'{"code":"SUCCESS","errors":{}}',
-        b'{"code":"SUCCESS","errors":""}', b'{"code":"SUCCESS","errors":false}', b'{"code":"SUCCESS","errors":0}',
+        b"",
+        b"<html></html>",
+        b'{"code":"SUCCESS"',
+        b"null",
+        b'"SUCCESS"',
+        b'["SUCCESS"]',
+        b"{}",
+        b'{"code":null}',
+        b"\xff\xfe",
+        b'{"code":"success"}',
+        b'{"code":"SUCCESS "}',
+        b'{"code":["SUCCESS"]}',
+        b'{"CODE":"SUCCESS"}',
+        b'{"code":"ACCEPTED"}',
+        b'{"code":"FAILURE","code":"SUCCESS"}',
+        b'{"code":"SUCCESS","errors":[],"errors":[]}',
+        b"[" * 100_000,
+        b'{"code":"SUCCESS"}{"code":"SUCCESS"}',
+        b'{"code":"SUCCESS","n":' + b"1" * 5000 + b"}",
+        partial({"bulk_index": 0}, code="SUCCESS"),
+        partial(),
+        b'{"code":"SUCCESS_WITH_PARTIAL_ERRORS"}',
+        b'{"code":"SUCCESS_WITH_PARTIAL_ERRORS","errors":{"bulk_index":0}}',
+        b'{"code":"SUCCESS","errors":{}}',
+        b'{"code":"SUCCESS","errors":""}',
+        b'{"code":"SUCCESS","errors":false}',
+        b'{"code":"SUCCESS","errors":0}',
     ],
     ids=lambda body: body[:40].decode(errors="replace"),
-)  # fmt: skip
+)
 def test_a_202_in_doubt(body: bytes) -> None:
     """A 202 whose words we cannot read whole settles nothing."""
     outcome = classify(Answer(202, {}, body), ROWS, now=NOW)
@@ -102,19 +137,32 @@ def test_partial_errors() -> None:
     outcome = classify(Answer(202, {}, body), ROWS, now=NOW)
     assert outcome.verdict is Verdict.ACCEPTED
     assert outcome.refusals == (
-        Refusal(3, "birth", "no date"), Refusal(3, "$language", "no language"), Refusal(9, None, "no reason given"),
-    )  # fmt: skip
+        Refusal(3, "birth", "no date"),
+        Refusal(3, "$language", "no language"),
+        Refusal(9, None, "no reason given"),
+    )
 
 
 @pytest.mark.parametrize(
     "item",
     [
-        {"reason": "x"}, {"bulk_index": ROWS}, {"bulk_index": -1}, {"bulk_index": "3"}, {"bulk_index": 3.0}, {"bulk_index": True},
-        {"bulk_index": None}, {"bulk_index": 10**30}, {"bulk_index": 0, "attribute": 5}, {"bulk_index": 0, "attribute": ["a"]},
-        None, "text", 3, [],
+        {"reason": "x"},
+        {"bulk_index": ROWS},
+        {"bulk_index": -1},
+        {"bulk_index": "3"},
+        {"bulk_index": 3.0},
+        {"bulk_index": True},
+        {"bulk_index": None},
+        {"bulk_index": 10**30},
+        {"bulk_index": 0, "attribute": 5},
+        {"bulk_index": 0, "attribute": ["a"]},
+        None,
+        "text",
+        3,
+        [],
     ],
     ids=str,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("place", [0, 1])
 def test_one_odd_error_makes_all_odd(item: Any, place: int) -> None:
     """An error that names no row of the chunk could be anybody's: then no row is believed to be applied."""
@@ -141,7 +189,10 @@ def test_words_of_the_outcome_hold_nothing_of_the_body() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("SUCCESS"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["code", "errors", "bulk_index"]) | st.text(max_size=4), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["code", "errors", "bulk_index"]) | st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 BODIES = st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode())
@@ -176,7 +227,10 @@ ITEM = st.fixed_dictionaries(
 def test_partial_errors_are_believed_whole_or_not_at_all(items: list[dict[str, Any]]) -> None:
     """Every refusal is of a row of the chunk, one for each error; or the answer is in doubt."""
     outcome = classify(Answer(202, {}, partial(*items)), ROWS, now=NOW)
-    sound = [type(item.get("bulk_index")) is int and 0 <= item["bulk_index"] < ROWS and item.get("attribute") != 7 for item in items]
+    sound = [
+        type(item.get("bulk_index")) is int and 0 <= item["bulk_index"] < ROWS and item.get("attribute") != 7
+        for item in items
+    ]
     assert (outcome.verdict is Verdict.ACCEPTED) == (bool(items) and all(sound))
     if outcome.verdict is Verdict.ACCEPTED:
         assert [refusal.row for refusal in outcome.refusals] == [item["bulk_index"] for item in items]
@@ -185,24 +239,51 @@ def test_partial_errors_are_believed_whole_or_not_at_all(items: list[dict[str, A
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
-        (None, None), ("", None), ("0", 0), ("5", 5), (" 7 ", 7), ("900", 900), ("901", 900), ("1" + "0" * 9, 900), ("9" * 400, 900),
-        ("-5", None), ("+5", None), ("1.5", None), ("1e3", None), ("soon", None), ("\u0665", None), ("0x10", None), ("5, 6", None),
-        ("Thu, 01 Jan 2026 12:00:30 GMT", 30), ("Thu, 01 Jan 2026 12:00:30 -0000", 30), ("Thu, 01 Jan 2026 13:00:30 +0100", 30),
-        ("Thu, 01 Jan 2026 11:00:00 GMT", 0), ("Thu, 01 Jan 0001 00:00:00 +2359", 0), ("Fri, 31 Dec 9999 23:59:59 -2359", 900),
-        ("Thu, 01 Jan 2026 25:00:00 GMT", None), ("Thu, 01 Jan 99999 00:00:00 GMT", None),
-        ("Thu, 01 Jan 99999999999999999999 00:00:00 GMT", None), ("Thu, 99999999999999999999 Jan 2026 00:00:00 GMT", None),
+        (None, None),
+        ("", None),
+        ("0", 0),
+        ("5", 5),
+        (" 7 ", 7),
+        ("900", 900),
+        ("901", 900),
+        ("1" + "0" * 9, 900),
+        ("9" * 400, 900),
+        ("-5", None),
+        ("+5", None),
+        ("1.5", None),
+        ("1e3", None),
+        ("soon", None),
+        ("\u0665", None),
+        ("0x10", None),
+        ("5, 6", None),
+        ("Thu, 01 Jan 2026 12:00:30 GMT", 30),
+        ("Thu, 01 Jan 2026 12:00:30 -0000", 30),
+        ("Thu, 01 Jan 2026 13:00:30 +0100", 30),
+        ("Thu, 01 Jan 2026 11:00:00 GMT", 0),
+        ("Thu, 01 Jan 0001 00:00:00 +2359", 0),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", 900),
+        ("Thu, 01 Jan 2026 25:00:00 GMT", None),
+        ("Thu, 01 Jan 99999 00:00:00 GMT", None),
+        ("Thu, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Thu, 99999999999999999999 Jan 2026 00:00:00 GMT", None),
     ],
-)  # fmt: skip
+)
 def test_retry_after(text: str | None, seconds: float | None) -> None:
-    """Seconds or a date, capped at a quarter of an hour, never negative; what makes no sense is as if it were not there."""
+    """Seconds or a date, capped at a quarter of an hour, never negative; what makes no sense is as if it were absent."""
     assert retry_after(text, NOW) == seconds
 
 
 DATES = st.builds(
     "{}, {} {} {} {}:{}:{} {}".format,
-    st.sampled_from(["Mon", "", "x"]), st.integers(-1, 10**20), st.sampled_from(["Jan", "Dec", "x"]), st.integers(-1, 10**20),
-    st.integers(-1, 99), st.integers(-1, 99), st.integers(-1, 10**20), st.sampled_from(["GMT", "+0000", "-2400", "+99999999999", ""]),
-)  # fmt: skip
+    st.sampled_from(["Mon", "", "x"]),
+    st.integers(-1, 10**20),
+    st.sampled_from(["Jan", "Dec", "x"]),
+    st.integers(-1, 10**20),
+    st.integers(-1, 99),
+    st.integers(-1, 99),
+    st.integers(-1, 10**20),
+    st.sampled_from(["GMT", "+0000", "-2400", "+99999999999", ""]),
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -224,7 +305,14 @@ def test_retry_after_dates_are_measured_from_now(seconds: int) -> None:
 
 @pytest.mark.parametrize(
     ("sent", "name"),
-    [("a", "a"), ("date(a)", "a"), ("url(a)", "a"), ("$language", "$language"), ("date(a", "date(a"), ("data(a)", "data(a)")],
+    [
+        ("a", "a"),
+        ("date(a)", "a"),
+        ("url(a)", "a"),
+        ("$language", "$language"),
+        ("date(a", "date(a"),
+        ("data(a)", "data(a)"),
+    ],
 )
 def test_bare_names(sent: str, name: str) -> None:
     """What Batch calls `date(x)` is `x` to the operator."""

@@ -1,4 +1,6 @@
-"""Request bodies: bytes counted right, and JSON that says exactly what a row means, checked against the local API's own rules."""
+"""Request bodies: bytes counted right, and JSON that says what a row means, held against the local API's rules."""
+
+# ruff: noqa: DTZ001 - naive timestamps are what warehouses have
 
 import json
 import math
@@ -18,11 +20,17 @@ from connector.payload import BODY_BYTES_MAX, Chunk, body, chunks, operations
 from connector.simulator.limits import Settings
 from connector.simulator.rules import judge
 
-WHERE = [Attribute(name, kind, name, keep=False) for name, kind in (("s", "string"), ("d", "date"), ("u", "url"))]
+WHERE = [
+    Attribute("s", "string", "s", keep=False),
+    Attribute("d", "date", "d", keep=False),
+    Attribute("u", "url", "u", keep=False),
+]
 
 
 def rows(send: list[int], **columns: pl.Series) -> pl.DataFrame:
-    return pl.DataFrame({KEY: [f"key{row}" for row in range(len(send))], SEND: pl.Series(send, dtype=pl.UInt64), **columns})
+    return pl.DataFrame(
+        {KEY: [f"key{row}" for row in range(len(send))], SEND: pl.Series(send, dtype=pl.UInt64), **columns}
+    )
 
 
 def test_three_states() -> None:
@@ -30,7 +38,9 @@ def test_three_states() -> None:
     frame = rows(
         [0b111, 0b111, 0b010, 0],
         s=pl.Series(["x", None, "y", "z"]),
-        d=pl.Series([datetime(2024, 5, 31, 22, 15), None, None, None], dtype=pl.Datetime("ms")).dt.replace_time_zone("UTC"),
+        d=pl.Series([datetime(2024, 5, 31, 22, 15), None, None, None], dtype=pl.Datetime("ms")).dt.replace_time_zone(
+            "UTC"
+        ),
         u=pl.Series(["http://a/b", None, "http://c", None]),
     )
     assert operations(frame, WHERE).to_list() == [
@@ -52,7 +62,12 @@ def test_three_states() -> None:
 )
 def test_dates_in_json(moment: datetime, text: str) -> None:
     """Four digits of year, Z, whole seconds where the fraction is zero, else milliseconds."""
-    frame = rows([0b010], s=pl.Series([""]), d=pl.Series([moment.replace(tzinfo=UTC)], dtype=pl.Datetime("ms", "UTC")), u=pl.Series([""]))
+    frame = rows(
+        [0b010],
+        s=pl.Series([""]),
+        d=pl.Series([moment.replace(tzinfo=UTC)], dtype=pl.Datetime("ms", "UTC")),
+        u=pl.Series([""]),
+    )
     assert json.loads(operations(frame, WHERE)[0])["attributes"] == {"date(d)": text}
 
 
@@ -69,7 +84,7 @@ def test_the_last_of_fifty_attributes() -> None:
 @example([8], 5, 10)
 @example([9], 5, 10)
 def test_chunks(lengths: list[int], max_profiles: int, max_bytes: int) -> None:
-    """All rows in order, within both limits, as full as they can be; one too long goes alone; bytes are those of the body."""
+    """All rows in order, as full as both limits allow; one too long goes alone; bytes are those of the body."""
     found = list(chunks(np.array(lengths, np.int64), max_profiles=max_profiles, max_bytes=max_bytes))
     assert [row for chunk in found for row in range(chunk.first, chunk.first + chunk.rows)] == list(range(len(lengths)))
     for chunk, following in zip_longest(found, found[1:]):
@@ -93,7 +108,9 @@ def test_bodies_are_utf_8() -> None:
     operation = operations(rows([1], s=pl.Series(["é\U0001f600"]), d=pl.Series([""]), u=pl.Series([""])), WHERE[:1])
     sent = body(operation)
     assert json.loads(sent)[0]["attributes"] == {"s": "é\U0001f600"}
-    assert [chunk.bytes for chunk in chunks(operation.str.len_bytes().to_numpy().astype(np.int64), max_profiles=9)] == [len(sent)]
+    assert [chunk.bytes for chunk in chunks(operation.str.len_bytes().to_numpy().astype(np.int64), max_profiles=9)] == [
+        len(sent)
+    ]
 
 
 COLUMNS: dict[str, tuple[pl.DataType, AttributeMapping]] = {
@@ -111,28 +128,72 @@ COLUMNS: dict[str, tuple[pl.DataType, AttributeMapping]] = {
 }
 
 HOSTILE = st.sampled_from(
-    ['"', "\\", '\\"}', "\x00", "\x1c", "\x1f", "\x7f", "\u0085", "\u00a0", "\u2028", "\u200b", "\ufeff", "\u202eevil", "\U0001f600", " ",
-     "", "null", "}}", '{"$add":["x"]}', "a" * 300, "a" * 301, "\U0001f600" * 151, "é" * 300]
-)  # fmt: skip
-TEXTS = st.none() | HOSTILE | st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.lists(HOSTILE, max_size=3).map("".join)
+    [
+        '"',
+        "\\",
+        '\\"}',
+        "\x00",
+        "\x1c",
+        "\x1f",
+        "\x7f",
+        "\u0085",
+        "\u00a0",
+        "\u2028",
+        "\u200b",
+        "\ufeff",
+        "\u202eevil",
+        "\U0001f600",
+        " ",
+        "",
+        "null",
+        "}}",
+        '{"$add":["x"]}',
+        "a" * 300,
+        "a" * 301,
+        "\U0001f600" * 151,
+        "é" * 300,
+    ]
+)
+TEXTS = (
+    st.none()
+    | HOSTILE
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+    | st.lists(HOSTILE, max_size=3).map("".join)
+)
 ITEMS = st.none() | st.lists(TEXTS, max_size=3) | st.integers(24, 27).map(lambda size: ["x"] * size)
 NUMBERS = st.none() | st.integers(-(2**63) - 2, 2**63 + 1) | st.sampled_from([0, 2**63, -(2**63), 2**100])
 MOMENTS = st.none() | st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999))
-URLS = st.none() | st.builds("{}{}{}".format, st.sampled_from(["http://", "x", "HTTPS://", "a:/", "//"]), HOSTILE, HOSTILE)
+URLS = st.none() | st.builds(
+    "{}{}{}".format, st.sampled_from(["http://", "x", "HTTPS://", "a:/", "//"]), HOSTILE, HOSTILE
+)
 URLS |= st.builds("http://h{}".format, st.text(st.characters(exclude_categories=["Cs"]), max_size=4))
 JSON_TEXTS = TEXTS | ITEMS.map(json.dumps) | st.builds("{}{}{}".format, HOSTILE, ITEMS.map(json.dumps), HOSTILE)
 JSON_TEXTS |= st.lists(st.integers() | st.floats() | st.booleans() | st.none(), max_size=2).map(json.dumps)
 JSON_TEXTS |= st.sampled_from(["[1e400]", '\x0b["a"]', '["\\ud800"]', '["\\u0000"]', "[-]", "[1.5e3]"])
-EMAILS = TEXTS | st.builds("{}@{}.{}".format, HOSTILE, st.sampled_from(["a", "é", "a-b", "^"]), st.sampled_from(["c", "", "d_"]))
+EMAILS = TEXTS | st.builds(
+    "{}@{}.{}".format, HOSTILE, st.sampled_from(["a", "é", "a-b", "^"]), st.sampled_from(["c", "", "d_"])
+)
 TOPICS = ITEMS | st.lists(st.sampled_from(["a", "a_1", "a-b", "A", "é"]), max_size=3)
-KEYS = st.lists(TEXTS | st.sampled_from(["NULL", "true", "a\nb", "1.0", "x" * 512, "x" * 513]), min_size=1, max_size=1).map(lambda some: some[0])
+KEYS = st.lists(
+    TEXTS | st.sampled_from(["NULL", "true", "a\nb", "1.0", "x" * 512, "x" * 513]), min_size=1, max_size=1
+).map(lambda some: some[0])
 
 ROW = st.fixed_dictionaries(
     {
-        "key": KEYS, "s": TEXTS, "i": NUMBERS, "f": st.none() | st.floats(), "b": st.none() | st.booleans(), "t": MOMENTS,
-        "d": st.none() | st.dates(), "u": URLS, "a": ITEMS, "j": JSON_TEXTS, "$email_address": EMAILS, "$topic_preferences": TOPICS,
+        "key": KEYS,
+        "s": TEXTS,
+        "i": NUMBERS,
+        "f": st.none() | st.floats(),
+        "b": st.none() | st.booleans(),
+        "t": MOMENTS,
+        "d": st.none() | st.dates(),
+        "u": URLS,
+        "a": ITEMS,
+        "j": JSON_TEXTS,
+        "$email_address": EMAILS,
+        "$topic_preferences": TOPICS,
     }
-)  # fmt: skip
+)
 
 
 def units(text: str) -> int:
@@ -166,10 +227,12 @@ EXPECTED = {
 """By plain Python: what is to be sent for a value that is not null; `...`: nothing, it is withheld."""
 
 
-@settings(max_examples=100, deadline=None, report_multiple_bugs=False, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(
+    max_examples=60, deadline=None, report_multiple_bugs=False, phases=[Phase.explicit, Phase.reuse, Phase.generate]
+)
 @given(st.lists(ROW, min_size=1, max_size=4), st.integers(0, 2 ** len(COLUMNS) - 1))
 def test_what_our_rules_let_through_the_local_api_takes(given_rows: list[dict[str, Any]], due: int) -> None:
-    """Hostile rows, mapped and built: each body means what plain Python says, and the API's own rules refuse no part of it."""
+    """Hostile rows: each body means what plain Python says, and the API's own rules refuse no part of it."""
     schema = {"key": pl.String(), **{name: dtype for name, (dtype, _) in COLUMNS.items()}}
     frame = pl.DataFrame(given_rows, schema=schema, orient="row")
     columns = [Column(name, dtype) for name, dtype in schema.items()]
@@ -215,4 +278,10 @@ def test_the_plain_python_answer_itself() -> None:
     """The law above is only as good as its own idea of right."""
     assert as_moment(datetime(1, 1, 1, 0, 0, 0, 1999)) == "0001-01-01T00:00:00.001Z"
     assert EXPECTED["d"](date(2024, 2, 29)) == "2024-02-29T00:00:00Z"
-    assert (as_text(""), as_text(" "), as_text("\U0001f600" * 151), as_items([]), as_items([""])) == (None, ..., ..., None, ...)
+    assert (as_text(""), as_text(" "), as_text("\U0001f600" * 151), as_items([]), as_items([""])) == (
+        None,
+        ...,
+        ...,
+        None,
+        ...,
+    )

@@ -1,4 +1,4 @@
-"""The state folder: bound to a project, private, never believed when damaged; one run at a time; and a rate that is never exceeded."""
+"""The state folder: of one project, private, not believed when damaged; one run at a time; a rate never exceeded."""
 
 import hashlib
 import json
@@ -84,7 +84,7 @@ def test_a_folder_that_was_open_to_others_is_closed(tmp_path: Path) -> None:
 
 
 def test_a_state_stays_with_its_project(tmp_path: Path) -> None:
-    """Another project's key is refused with a remedy and without either key; the right one still opens, with the same seed."""
+    """Another project's key is refused, without a word of either key; the right one still opens, with its seed."""
     seed = opened(tmp_path / "state")
     with pytest.raises(StateError, match="another Batch project") as caught:
         opened(tmp_path / "state", "project_other")
@@ -164,7 +164,7 @@ def test_any_flipped_bit_is_found(state: State) -> None:
     """Forty single bits, a cut and an added byte: none is believed; the file as it was is."""
     path = with_snapshot(state)
     whole = path.read_bytes()
-    chance = random.Random(1)
+    chance = random.Random(1)  # noqa: S311 - repeatable
     flips = [(chance.randrange(len(whole)), 1 << chance.randrange(8)) for _ in range(40)]
     damaged = [whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :] for at, bit in flips]
     for content in [*damaged, b"", whole[:-1], whole + b"\0"]:
@@ -172,13 +172,14 @@ def test_any_flipped_bit_is_found(state: State) -> None:
         with pytest.raises(StateError, match="was altered: its checksum differs"):
             snapshots.load(state, "customers")
     path.write_bytes(whole)
-    assert snapshots.load(state, "customers").rows(snapshots.load(state, "customers").index().positions, ["x"]).rows() == [
+    believed = snapshots.load(state, "customers")
+    assert believed.rows(believed.index().positions, ["x"]).rows() == [
         ("a", 7), ("b", 8), ("c", 9),
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("manifest", [{"hash_version": VERSION + 1}, {"self_test": 1}])
-def test_another_hash_recipe_is_refused(state: State, manifest: dict[str, int]) -> None:
+def test_another_hash_recipe_is_refused(state: State, manifest: Any) -> None:
     """Hashes of another recipe would make everybody look changed: the run stops instead."""
     with_snapshot(state, **manifest)
     with pytest.raises(StateError, match="hashes were made by another recipe"):
@@ -188,7 +189,7 @@ def test_another_hash_recipe_is_refused(state: State, manifest: dict[str, int]) 
 def test_the_pointer_moves_with_its_transaction(state: State) -> None:
     """A transaction that fails leaves the old generation named, and the files of a sync are its own."""
     with_snapshot(state)
-    with pytest.raises(ZeroDivisionError), state.write() as connection:
+    with pytest.raises(ZeroDivisionError), state.write() as connection:  # noqa: PT012 - a transaction
         snapshots.store(connection, "customers", {"files": []}, 2)
         raise ZeroDivisionError
     assert snapshots.load(state, "customers").generation == 1
@@ -275,7 +276,10 @@ def test_of_two_processes_one_runs_and_a_killed_one_is_free_at_once(state: State
     try:
         assert sorted(words.split()[0] for words in said) == ["busy", "held"]
         winner = next(number for number, words in enumerate(said) if words.startswith("held"))
-        with pytest.raises(BusyError, match=f"run run-{winner}, process {holders[winner].process.pid}"), hold(state, "customers", "run-2"):
+        with (
+            pytest.raises(BusyError, match=f"run run-{winner}, process {holders[winner].process.pid}"),
+            hold(state, "customers", "run-2"),
+        ):
             pytest.fail("two hold it")
         with hold(state, "orders", "run-3"):
             pass  # another sync is another lease
@@ -319,9 +323,9 @@ def test_a_run_that_was_taken_for_dead_cannot_write(state: State) -> None:
     with hold(state, "customers", "run-1") as stale:
         (state.folder / "locks" / "customers.lock").unlink()  # as on a disk whose locks do not reach other hosts
         with hold(state, "customers", "run-2") as fresh, pytest.raises(StateError, match="run run-1 lost its lease"):
-            assert fresh.fence == stale.fence + 1
             settle(state, stale, 0, "done")
-        with pytest.raises(StateError, match="lost its lease"), state.write() as connection:
+        assert fresh.fence == stale.fence + 1
+        with pytest.raises(StateError, match="lost its lease"), state.write() as connection:  # noqa: PT012 - a transaction
             connection.execute(sa.insert(SNAPSHOTS), {"sync": "customers", "generation": 9, "manifest": {}})
             stale.check(connection)
     assert snapshots.load(state, "customers").generation == 0
@@ -353,14 +357,19 @@ class Sender:
         return before + max(wait, 0.0)
 
 
-LIMITS = {"update": (300.0, 1000, 200), "mass_update": (10_000.0, 10_000, 1000), "mass_update, undocumented burst": (10_000.0, 0, 1000)}
+LIMITS = {
+    "update": (300.0, 1000, 200),
+    "mass_update": (10_000.0, 10_000, 1000),
+    "mass_update, undocumented burst": (10_000.0, 0, 1000),
+}
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-@pytest.mark.parametrize("chance", [random.Random(number) for number in range(3)], ids=["seed0", "seed1", "seed2"])
-def test_a_strict_bucket_never_refuses(tmp_path: Path, limit: str, chance: random.Random) -> None:
-    """Calls of any size, pauses, restarts of the process and 0 to 0.4 s on the way: Batch's own bucket always has room."""
+@pytest.mark.parametrize("seed", range(3))
+def test_a_strict_bucket_never_refuses(tmp_path: Path, limit: str, seed: int) -> None:
+    """Calls of any size, pauses, restarts and 0 to 0.4 s on the way: Batch's own bucket always has room."""
     per_second, capacity, per_call = LIMITS[limit]
+    chance = random.Random(seed)  # noqa: S311 - repeatable
     arrivals: list[tuple[float, int]] = []
     ahead = 0.0
     for _restart in range(4):
@@ -419,7 +428,7 @@ def test_a_pause_holds_everybody(state: State) -> None:
 
 @pytest.mark.parametrize("of_another_boot", [1e9, -1e9])
 def test_the_clock_of_another_boot_is_not_believed(state: State, of_another_boot: float) -> None:
-    """After a reboot, or on another host, old times neither block for years nor allow a burst: the bucket starts empty."""
+    """After a reboot, or on another host, old times neither block nor allow a burst: the bucket starts empty."""
     sender = Sender(state, 300.0, 1000, 200)
     sender.leave(200)
     rate.hold(state, "update", 60.0)

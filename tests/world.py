@@ -11,14 +11,16 @@ import httpx
 
 from connector.config import load_project
 from connector.report import Report
-from connector.simulator import Settings, Simulator
+from connector.simulator import Simulator
 from connector.state import runs
 from connector.state.database import open_state
 from connector.sync import Options, Plan, plan_sync, run_sync
 
 PROJECT_KEY, REST_KEY = "project_test", "rest_test"
 
-FAST = "{update: {per_second: 1000000, burst: 1000000, per_call: 200}, mass_update: {per_second: 1000000, per_call: 1000}}"
+FAST = (
+    "{update: {per_second: 1000000, burst: 1000000, per_call: 200}, mass_update: {per_second: 1000000, per_call: 1000}}"
+)
 
 
 class World:
@@ -34,7 +36,9 @@ class World:
         (folder / "rest_key").write_text(REST_KEY)
         self.configure()
 
-    def configure(self, base_url: str = "http://127.0.0.1:1/2.11", limits: str = FAST, delivery: str = "{give_up_after: 20s}") -> None:
+    def configure(
+        self, base_url: str = "http://127.0.0.1:1/2.11", limits: str = FAST, delivery: str = "{give_up_after: 20s}"
+    ) -> None:
         (self.folder / "connector.yaml").write_text(
             f"""batch:
   project_key: {{file: project_key}}
@@ -49,7 +53,9 @@ delivery: {delivery}
 
     def sync(self, name: str = "customers", **keys: str) -> None:
         lines = {"kind": "profiles", "warehouse": "local", "source": "{table: customers}"} | keys
-        (self.folder / "syncs" / f"{name}.yaml").write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
+        (self.folder / "syncs" / f"{name}.yaml").write_text(
+            "".join(f"{key}: {value}\n" for key, value in lines.items())
+        )
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with duckdb.connect(str(self.database)) as connection:
@@ -80,7 +86,8 @@ delivery: {delivery}
     def held(self) -> dict[str, dict[str, object]]:
         """What the API holds: custom ID to attribute values, dates as text, types checked elsewhere."""
         return {
-            profile["custom_id"]: profile["native"] | {name: typed["value"] for name, typed in profile["custom"].items()}
+            profile["custom_id"]: profile["native"]
+            | {name: typed["value"] for name, typed in profile["custom"].items()}
             for profile in self.api.profiles()
         }
 
@@ -92,30 +99,32 @@ delivery: {delivery}
             names = [column[0] for column in cursor.description]
             rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         return {
-            str(row[key]): {name: told for name, value in row.items() if name != key and (told := as_sent(value)) is not None}
+            str(row[key]): {
+                name: told for name, value in row.items() if name != key and (told := as_sent(value)) is not None
+            }
             for row in rows
         }
 
 
 def as_sent(value: object) -> object:
     """A warehouse value as Batch should hold it; None: nothing."""
+    told: object = value
     match value:
-        case None | "" | []:
-            return None
+        case "" | []:
+            told = None
         case datetime():
-            aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-            aware = aware.astimezone(UTC)
+            aware = (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
             fraction = f".{aware.microsecond // 1000:03d}" if aware.microsecond // 1000 else ""
-            return aware.strftime("%Y-%m-%dT%H:%M:%S") + fraction + "Z"
+            told = aware.strftime("%Y-%m-%dT%H:%M:%S") + fraction + "Z"
         case date():
-            return value.strftime("%Y-%m-%dT00:00:00Z")
+            told = value.strftime("%Y-%m-%dT00:00:00Z")
         case Decimal():
-            return int(value) if value.as_tuple().exponent == 0 else float(value)
+            told = int(value) if value.as_tuple().exponent == 0 else float(value)
         case list():
-            return [item if isinstance(item, str) else str(item) for item in value]
+            told = [item if isinstance(item, str) else str(item) for item in value]
         case float() if not math.isfinite(value):
-            return None
-    return value
+            told = None
+    return told
 
 
 def check_counts(report: Report) -> None:

@@ -16,7 +16,7 @@ from connector.config import ProfileSync, Project
 from connector.config._document import Document
 from connector.config._yaml import read_document
 from connector.errors import ApiError, ConfigError, ConnectorError, Problem, StateError, WarehouseError
-from connector.mapping import Mapping, resolve
+from connector.mapping import KEY, Mapping, keys, resolve
 from connector.outcome import Outcome, Verdict
 from connector.state.database import open_state
 from connector.warehouses._base import Column, Reader
@@ -138,38 +138,37 @@ def _keys(sync: ProfileSync, reader: Reader, mapping: Mapping, columns: Sequence
     """Counts of a whole read of the key and cursor columns, streaming: 8 bytes a row are kept."""
     wanted = sync.cursor.column.lower() if sync.cursor else None
     cursor = next((column.name for column in columns if column.name.lower() == wanted), mapping.key_column)
-    broken = pl.any_horizontal(pl.lit(value=False), *(rule.broken.fill_null(value=False) for rule in mapping.key.rules))
     rows = null = bad = no_cursor = 0
     hashes = [np.empty(0, np.uint64)]
     for frame in reader.read(sync.source.relation, [mapping.key_column, cursor]):
-        judged = frame.select(mapping.key.value.alias("key"), broken.alias("bad"))
+        judged = keys(mapping, frame)
         rows += frame.height
         null += frame[mapping.key_column].null_count()
-        bad += int(judged["bad"].sum())
+        bad += frame.height - judged["reason"].null_count()
         no_cursor += frame[cursor].null_count() if sync.cursor else 0
-        hashes.append(judged.filter(~pl.col("bad"))["key"].hash().to_numpy())
+        hashes.append(judged.filter(pl.col("reason").is_null())[KEY].hash().to_numpy())
     times = np.unique(np.concatenate(hashes), return_counts=True)[1]
     return _Keys(rows, null, bad - null, int(times[times > 1].sum()), no_cursor)
 
 
-def _judged(sync: ProfileSync, keys: _Keys) -> str:
+def _judged(sync: ProfileSync, counted: _Keys) -> str:
     """The counts in words.
 
     Raises:
         WarehouseError: A run could not be green with them.
     """
     parts = [
-        (keys.null, "with a null key"),
-        (keys.bad, "with a key that Batch does not take"),
-        (keys.repeated, "that share their key with another"),
-        (keys.no_cursor, "with a null cursor, which only full reads see"),
+        (counted.null, "with a null key"),
+        (counted.bad, "with a key that Batch does not take"),
+        (counted.repeated, "that share their key with another"),
+        (counted.no_cursor, "with a null cursor, which only full reads see"),
     ]
-    said = f"{keys.rows} rows" + "".join(f", {count} {words}" for count, words in parts if count)
-    unusable = keys.null + keys.bad + (0 if sync.dedupe == "latest" else keys.repeated)
-    if unusable > sync.tolerance.invalid * keys.rows or (keys.repeated and sync.dedupe == "error"):
+    said = f"{counted.rows} rows" + "".join(f", {count} {words}" for count, words in parts if count)
+    unusable = counted.null + counted.bad + (0 if sync.dedupe == "latest" else counted.repeated)
+    if unusable > sync.tolerance.invalid * counted.rows or (counted.repeated and sync.dedupe == "error"):
         remedy = f"correct the source, or narrow it with a query; tolerance.invalid allows {sync.tolerance.invalid:.0%}"
         raise WarehouseError(said, remedy=remedy)
-    if keys.rows < sync.guard.min_rows:
+    if counted.rows < sync.guard.min_rows:
         raise WarehouseError(said, remedy=f"guard.min_rows asks for {sync.guard.min_rows}")
     return said
 

@@ -1,5 +1,6 @@
 """The door for other processes: the simulator on a loopback port."""
 
+import os
 import signal
 import socket
 import threading
@@ -105,7 +106,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         raise UsageError(
-            f"the simulator cannot listen on {host} port {port}: {error}",
+            f"the simulator cannot listen on {host} port {port}: {why}",
             remedy="give another port, or 0 for a free one",
         ) from error

@@ -169,14 +169,17 @@ def open_state(folder: Path, project_key: str) -> Iterator[State]:
 def _prepared(folder: Path) -> Path:
     """The database's path, after the folder was made, or found whole."""
     database = folder / "state.db"
-    if not database.exists() and any((folder / "snapshots").glob("*/*.parquet")):
+    lost = not database.exists() or not database.stat().st_size
+    if lost and any((folder / "snapshots").glob("*/*.parquet")):
         raise StateError(
             f"the state folder '{folder}' has snapshot files but no state.db",
             remedy="restore state.db from a backup, or move the folder away: then every row is sent again",
         )
     for part in (folder, folder / "snapshots", folder / "outbox", folder / "locks"):
         part.mkdir(mode=0o700, parents=True, exist_ok=True)
+        part.chmod(0o700)
     os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
+    database.chmod(0o600)
     return database
 
 

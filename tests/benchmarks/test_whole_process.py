@@ -1,4 +1,7 @@
-"""Whole processes beside each other: 100,000 rows of 12 attributes from DuckDB to a local sink. Run: pytest -m benchmark -s"""
+"""Whole processes beside each other: 100,000 rows of 12 attributes from DuckDB to a local sink.
+
+Run: pytest -m benchmark -s
+"""
 
 import json
 import resource
@@ -66,8 +69,12 @@ def sink() -> Iterator[str]:
 def used(command: list[str]) -> tuple[float, float]:
     """CPU seconds (user and system) and peak memory (MB) of a finished command."""
     script = "import json,resource,subprocess,sys;subprocess.run(sys.argv[1:],check=True,stdout=subprocess.DEVNULL);"
-    script += "u=resource.getrusage(resource.RUSAGE_CHILDREN);print(json.dumps([u.ru_utime+u.ru_stime,u.ru_maxrss/1024]))"
-    seconds, peak = json.loads(subprocess.run([sys.executable, "-c", script, *command], check=True, stdout=subprocess.PIPE).stdout)
+    script += (
+        "u=resource.getrusage(resource.RUSAGE_CHILDREN);print(json.dumps([u.ru_utime+u.ru_stime,u.ru_maxrss/1024]))"
+    )
+    seconds, peak = json.loads(
+        subprocess.run([sys.executable, "-c", script, *command], check=True, stdout=subprocess.PIPE).stdout
+    )
     return seconds, peak
 
 
@@ -94,7 +101,12 @@ def test_first_run_beside_the_script_that_everybody_writes_first(tmp_path: Path,
     )
     (tmp_path / "peer.py").write_text(PEER)
     ours = [sys.executable, "-m", "connector", "--project", str(project), "run", "customers", "--json"]
-    peer = [sys.executable, str(tmp_path / "peer.py"), f"{sink}/profiles/mass-update", str(project / "warehouse.duckdb")]
+    peer = [
+        sys.executable,
+        str(tmp_path / "peer.py"),
+        f"{sink}/profiles/mass-update",
+        str(project / "warehouse.duckdb"),
+    ]
     rows = []
     for _ in range(ROUNDS):  # interleaved, so that a busy machine is busy for both
         shutil.rmtree(project / ".connector", ignore_errors=True)

@@ -22,14 +22,26 @@ ROWS = 20_000
 def served(tmp_path: Path) -> Iterator[tuple[World, Served]]:
     world = World(tmp_path / "project")
     world.sync(attributes="{orders: orders, name: name}")
-    world.sql(f"create table customers as select 'c' || i as custom_id, i as orders, 'n' || i as name from range({ROWS}) t(i)")
+    world.sql(
+        f"create table customers as select 'c' || i as custom_id, i as orders, 'n' || i as name from range({ROWS}) t(i)"
+    )
     with serve(world.api) as server:
         world.configure(base_url=server.base_url, delivery="{in_flight: 4, give_up_after: 20s, quiet: 1s}")
         yield world, server
 
 
 def start(world: World, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "connector", "--project", str(world.folder), "run", "customers", "--json", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "connector",
+        "--project",
+        str(world.folder),
+        "run",
+        "customers",
+        "--json",
+        *options,
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
 
 

@@ -132,7 +132,9 @@ def test_latest_row_of_a_key_wins_by_the_cursor(world: World) -> None:
     """`dedupe: latest` takes the row with the highest cursor; rows that tie stay invalid."""
     world.sync(cursor="seen_at", dedupe="latest", attributes="{orders: orders}")
     world.sql("insert into customers (custom_id, orders, seen_at) values ('c1', 77, timestamp '2026-02-01')")
-    world.sql("insert into customers (custom_id, orders, seen_at) select custom_id, 5, seen_at from customers where custom_id = 'c2'")
+    world.sql(
+        "insert into customers (custom_id, orders, seen_at) select custom_id, 5, seen_at from customers where custom_id = 'c2'"
+    )
     report = world.run()
     assert (report.added, report.invalid) == (1499, 2)
     assert world.held()["c1"] == {"orders": 77}
@@ -444,7 +446,9 @@ def test_altered_snapshot_is_refused_with_the_ways_out(world: World) -> None:
 def test_no_value_key_or_secret_reaches_a_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """G14: logs and reports hold no attribute value, no custom ID and no secret, also when things go wrong."""
     caplog.set_level(logging.DEBUG)
-    world.sql("update customers set name = 'canary-value', spend = 'nan', batch__email_address = 'canary@' where orders < 50")
+    world.sql(
+        "update customers set name = 'canary-value', spend = 'nan', batch__email_address = 'canary@' where orders < 50"
+    )
     world.sql("update customers set custom_id = 'canary-key' where custom_id = 'c60'")
     world.api.inject(
         {"partial": [{"custom_id": "canary-key", "reason": "canary-value is bad"}]}, {"status": 500}, {"cut": True}
