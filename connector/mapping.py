@@ -114,6 +114,8 @@ def resolve(
     key_typed = _typed_key(key_column, problems) if key_column else None
     if attributes is None:
         attributes = _conventional(columns, {key_column and key_column.name, _name_of(columns, cursor)}, problems)
+    if not attributes and not problems:
+        problems.append(f"the source has no column beside its key '{key}', so there is nothing to send")
     if len(attributes) > ATTRIBUTES_MAX:
         remedy = "split the sync in two, or name fewer under attributes"
         problems.append(f"{len(attributes)} attributes, an operation takes {ATTRIBUTES_MAX}; {remedy}")
@@ -244,7 +246,8 @@ def _conventional(
             problems.append(
                 f"column '{column.name}' would become attribute '{name}', {allowed}; map it under attributes"
             )
-        found[name] = AttributeMapping(column=column.name, type=type_)
+        else:
+            found[name] = AttributeMapping(column=column.name, type=type_)
     return found
 
 

@@ -55,10 +55,13 @@ def hold(state: State, sync: str, run: str) -> Iterator[Lease]:
         BusyError: Another run of the sync is under way.
     """
     with _locked(state, sync):
-        yield _taken(state, sync, run)
-        with state.write() as connection:
-            mine = (LEASES.c.sync == sync) & (LEASES.c.run == run)
-            connection.execute(sa.update(LEASES).where(mine).values(run=None, expires=0))
+        lease = _taken(state, sync, run)
+        try:
+            yield lease
+        finally:
+            with state.write() as connection:
+                mine = (LEASES.c.sync == sync) & (LEASES.c.run == run)
+                connection.execute(sa.update(LEASES).where(mine).values(run=None, expires=0))
 
 
 def _taken(state: State, sync: str, run: str) -> Lease:

@@ -27,7 +27,7 @@ def burst(capacity: int, per_second: float, per_call: int) -> float:
 
 
 def reserve(state: State, endpoint: str, profiles: int, *, per_second: float, burst: float) -> float:
-    """Book `profiles` and return how many seconds to wait before they may leave.
+    """Book `profiles` and return how many seconds to wait before they may leave (negative: they could have left).
 
     The first booking on a new state, after a reboot or on another host starts from an empty bucket: a full one would
     let each restart send a burst.
@@ -46,8 +46,8 @@ def reserve(state: State, endpoint: str, profiles: int, *, per_second: float, bu
             paid, hold = float(row["paid_until"]), float(row["hold_until"])
         else:
             paid, hold = now + burst / per_second, 0.0
-        # Nothing is saved up beyond the burst: `paid` lies at most that far in the past.
-        paid = max(paid, now, hold) + profiles / per_second
+        # Nothing is saved up beyond the burst, and nothing at all while Batch had us wait: its bucket is empty then.
+        paid = max(paid, now, hold + burst / per_second) + profiles / per_second
         _store(connection, endpoint, clock, paid, hold)
     return max(hold, paid - max(burst, profiles) / per_second) - now
 

@@ -22,7 +22,7 @@ from connector.changes import Index
 from connector.errors import StateError
 from connector.hashing import HASH, KEY_HASH, NULL, ROW_HASH, VERSION, row_hashes, self_test
 from connector.mapping import KEY
-from connector.state.database import SNAPSHOTS, State
+from connector.state.database import SNAPSHOTS, State, translated
 from connector.state.files import checksum, write_frames
 
 DELETED = "#deleted"
@@ -108,7 +108,9 @@ def load(state: State, sync: str) -> Snapshot:
         path = folder / file["name"]
         if not path.exists():
             raise StateError(f"sync '{sync}': the snapshot file '{path}' is missing", remedy=remedy)
-        if checksum(path) != file["sha256"]:
+        with translated(path):
+            found = checksum(path)
+        if found != file["sha256"]:
             raise StateError(
                 f"sync '{sync}': the snapshot file '{path}' was altered: its checksum differs", remedy=remedy
             )
