@@ -9,10 +9,11 @@ from typing import Literal, NamedTuple
 import polars as pl
 from pydantic import Field
 
-from connector import rules
+from connector import rules, values
 from connector._model import Model
 from connector.errors import WarehouseError
-from connector.rules import AttributeType, Rule, Typed, as_source
+from connector.rules import AttributeType, Rule, Typed
+from connector.values import UnsupportedError, as_source
 
 KEY = "#key"
 WITHHELD = "#withheld"
@@ -78,7 +79,7 @@ class Mapped(NamedTuple):
     """A record batch, judged.
 
     Attributes:
-        valid: `#key` (String, not null), one column an attribute (type by `rules.VALUE_DTYPE`, null where the
+        valid: `#key` (String, not null), one column an attribute (type by `values.VALUE_DTYPE`, null where the
             source has
             no value or the value is withheld) and `#withheld` (UInt64, bit i set: attribute i's value breaks a rule).
         rejected: One row a broken rule: `key` (String, null if the source's is), `attribute` (String, null: the whole
@@ -192,8 +193,8 @@ def _rejected(judged: pl.DataFrame, names: list[str]) -> pl.DataFrame:
 
 def _typed_key(column: Column, problems: list[str]) -> Typed | None:
     try:
-        return rules.key_text(column.name, column.dtype)
-    except rules.UnsupportedError as error:
+        return values.key_text(column.name, column.dtype)
+    except UnsupportedError as error:
         problems.append(f"key column '{column.name}': {error}")
     return None
 
@@ -203,9 +204,9 @@ def _typed_attribute(
 ) -> list[tuple[Attribute, Typed]]:
     """The attribute and its expressions; none, and a problem noted, where the column cannot become it."""
     try:
-        type_ = mapping.type or rules.NATIVE_TYPES.get(name) or rules.inferred(column.dtype, json=column.json)
-        value = rules.typed(column.name, column.dtype, type_, timezone=timezone, unordered=mapping.unordered)
-    except rules.UnsupportedError as error:
+        type_ = mapping.type or rules.NATIVE_TYPES.get(name) or values.inferred(column.dtype, json=column.json)
+        value = values.typed(column.name, column.dtype, type_, timezone=timezone, unordered=mapping.unordered)
+    except UnsupportedError as error:
         problems.append(f"attribute '{name}', column '{column.name}': {error}")
         return []
     attribute = Attribute(name, type_, column.name, mapping.on_null == "keep")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from connector.hashing import HASH, KEY_HASH, NULL, ROW_HASH, UNKNOWN, VERSION, hashed, row_hashes, self_test
 from connector.mapping import KEY, Attribute
-from connector.rules import VALUE_DTYPE, AttributeType
+from connector.rules import AttributeType
+from connector.values import VALUE_DTYPE
 
 SEED = 0x0123456789ABCDEF
 
