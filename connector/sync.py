@@ -151,7 +151,8 @@ class _Run:
                 "the run was killed", remedy=f"run {self.lease.run} took over what it had delivered"
             )
             report = _with_result(Report(self.lease.sync, run), result).failed(killed)
-            snapshot = commit(self._books(snapshot, attributes), run, report.to_dict())
+            key_column = snapshot.manifest.get("key", self.task.sync.key)
+            snapshot = commit(self._books(snapshot, attributes, key_column), run, report.to_dict())
         self._sweep(snapshot)
         return snapshot
 
@@ -182,7 +183,8 @@ class _Run:
             report = _with_traffic(report, traffic, time.monotonic() - start)
             report = report.failed(ended) if ended else self._judged(report, drafted.change_set.faulty, traffic.reasons)
             judged = self._findings(drafted, moves=not ended and not report.unsent)
-            commit(self._books(snapshot, drafted.attributes), self.lease.run, report.to_dict(), judged)
+            books = self._books(snapshot, drafted.attributes, self.task.sync.key)
+            commit(books, self.lease.run, report.to_dict(), judged)
         logger.info(
             "run %s: %s, %d accepted of %d planned", report.run, report.outcome, report.accepted, report.planned
         )
@@ -233,9 +235,9 @@ class _Run:
             cursor={"column": cursor.column, "value": reading.until.isoformat()} if cursor and moved else None,
         )
 
-    def _books(self, snapshot: Snapshot, attributes: dict[str, str]) -> Books:
+    def _books(self, snapshot: Snapshot, attributes: dict[str, str], key_column: str) -> Books:
         quiet = self.task.project.settings.delivery.quiet.total_seconds()
-        return Books(self.state, self.lease, snapshot, self.task.sync.key, attributes, quiet)
+        return Books(self.state, self.lease, snapshot, key_column, attributes, quiet)
 
     def _ended_early(self, report: Report) -> Report:
         """Keep the report of a run that sent nothing."""
