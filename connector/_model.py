@@ -52,6 +52,20 @@ Share = Annotated[
 """A fraction from 0 to 1, written as a percentage: `50%`."""
 
 
+def exceeds(count: int, share: float, whole: int) -> bool:
+    """Whether `count` is above that share of `whole`; at it is not above it, whatever floats make of 29 %."""
+    return count > share * whole * (1 + 1e-12)
+
+
+def _sendable(secret: str, where: str) -> SecretStr:
+    if not (secret.isascii() and secret.isprintable()):
+        raise ConfigError(
+            f"{where} holds a character that no HTTP header takes",
+            remedy="copy the key again: it is plain ASCII on one line",
+        )
+    return SecretStr(secret)
+
+
 class EnvSecret(Model):
     """The name of an environment variable that holds a secret."""
 
@@ -69,7 +83,7 @@ class EnvSecret(Model):
                 f"the environment variable {self.env} is {'empty' if self.env in os.environ else 'not set'}",
                 remedy=f"set it, for instance: export {self.env}=…",
             )
-        return SecretStr(value)
+        return _sendable(value, f"the environment variable {self.env}")
 
 
 class FileSecret(Model):
@@ -92,7 +106,7 @@ class FileSecret(Model):
             ) from None
         if not value:
             raise ConfigError(f"the secret file '{self.file}' is empty", remedy="put the secret into it")
-        return SecretStr(value)
+        return _sendable(value, f"the secret file '{self.file}'")
 
 
 Secret = EnvSecret | FileSecret

@@ -5,6 +5,7 @@ A run that ends and a run that was killed are committed by the same code, from t
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from connector.changes import KIND, Kind
+from connector.changes import KIND, SEND, Kind
 from connector.hashing import HASH, KEY_HASH, ROW_HASH, UNKNOWN, VERSION, self_test
 from connector.mapping import KEY
 from connector.state import runs, snapshots
@@ -51,15 +52,15 @@ class Judged:
     Attributes:
         invalid: `key`, `attribute`, `reason` of what breaks a rule.
         withheld: `key` of rows with a value that stays back.
-        gone: Keys that were due and are no longer in the source.
+        done: Keys that were due and have nothing to send: gone from the source, or equal to what Batch has.
         keys: The only keys that were read; None: all that could be due.
         full: The whole source was read.
-        cursor: Column and upper end of the window, if the cursor moves.
+        cursor: Upper end of the window, and the scope that it is good for, if the cursor moves.
     """
 
     invalid: pl.DataFrame
     withheld: pl.DataFrame
-    gone: list[str]
+    done: list[str]
     keys: list[str] | None = None
     full: bool = True
     cursor: dict[str, str] | None = None
@@ -105,7 +106,7 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
     Args:
         books: What to write into.
         run: The run whose chunks are committed; another one than the lease's where a killed run is taken over.
-        report: The run's report, as it is kept.
+        report: The run's report, as it is kept; `full` says whether it read the whole source.
         judged: What the read has shown; None for a killed run, whose source is read again.
 
     Returns:
@@ -115,21 +116,21 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
     path = runs.outbox(state, run)
     chunks = runs.chunk_rows(state, run)
     ledger = _ledger(chunks, list(books.attributes))
-    file = snapshots.write(books.snapshot, _accepted_rows(path, ledger, list(books.attributes))) if chunks else None
+    file = snapshots.write(books.snapshot, _snapshot_rows(path, ledger, list(books.attributes))) if chunks else None
     due = _due_after(runs.due(state, sync), _answers(path, ledger) if chunks else pl.DataFrame(), books.quiet, judged)
     rejects = _rejects_after(runs.rejects(state, sync), _refused(path, ledger) if chunks else None, judged)
-    manifest = _manifest(books, file, judged)
+    manifest = _manifest(books, file, judged, full=bool(report["full"]))
     moved = Snapshot(books.snapshot.folder, manifest, books.snapshot.generation + 1)
     if len(moved.files) > snapshots.FILES_MAX or _remapped(books):
-        folded = snapshots.folded(moved, books.attributes)
-        moved = Snapshot(moved.folder, {**manifest, "files": [folded] if folded else []}, moved.generation)
+        moved = snapshots.folded(moved, books.attributes)
     with state.write() as connection:
         books.lease.check(connection)
         snapshots.store(connection, sync, moved.manifest, moved.generation)
         runs.replace_due(connection, sync, due)
         runs.replace_rejects(connection, sync, rejects)
         runs.close_run(connection, books.lease, run, report)
-    path.unlink(missing_ok=True)
+    with suppress(OSError):  # all is committed; what is left over goes with the next run's sweep
+        path.unlink(missing_ok=True)
     return moved
 
 
@@ -139,7 +140,7 @@ def _remapped(books: Books) -> bool:
     return before is not None and before != books.attributes
 
 
-def _manifest(books: Books, file: dict[str, Any] | None, judged: Judged | None) -> dict[str, Any]:
+def _manifest(books: Books, file: dict[str, Any] | None, judged: Judged | None, *, full: bool) -> dict[str, Any]:
     before = books.snapshot.manifest
     manifest = {
         "files": books.snapshot.files + ([file] if file else []),
@@ -153,6 +154,8 @@ def _manifest(books: Books, file: dict[str, Any] | None, judged: Judged | None) 
     if judged and judged.cursor:
         manifest["cursor"] = judged.cursor
         manifest["full_read_at"] = time.time() if judged.full else manifest["full_read_at"]
+    elif full:  # it saw rows that no cursor shows again, and did not come to its end: the next run owes a full read
+        manifest["full_read_at"] = None
     return manifest
 
 
@@ -170,7 +173,7 @@ def _ledger(chunks: list[ChunkRow], names: list[str]) -> _Ledger:
     for row, attribute, _reason in refusals:
         if attribute in names:
             bits[row] |= np.uint64(1 << names.index(attribute))
-        else:  # the operation as a whole, or an attribute that we did not send: then nothing of the row is certain
+        else:  # the operation as a whole, or an attribute that we do not know: then nothing of the row is certain
             outcome[row] = _REFUSED
     schema = {"row": pl.Int64, "attribute": pl.String, "reason": pl.String}
     frame = pl.DataFrame(refusals, schema=schema, orient="row")
@@ -185,12 +188,18 @@ def _frames(path: Path, columns: list[str]) -> Iterator[tuple[slice, pl.DataFram
         first += frame.height
 
 
-def _accepted_rows(path: Path, ledger: _Ledger, names: list[str]) -> Iterator[pl.DataFrame]:
-    """Snapshot rows of what Batch accepted; an attribute that it refused is not known."""
-    for place, frame in _frames(path, [KEY, KEY_HASH, KIND, *(HASH + name for name in names)]):
-        bits = pl.Series("#refused", ledger.refused_bits[place])
+def _snapshot_rows(path: Path, ledger: _Ledger, names: list[str]) -> Iterator[pl.DataFrame]:
+    """The snapshot's rows of all that was sent.
+
+    What Batch accepted stands with its hash. What it refused, and all that was sent without an answer to believe, is
+    UNKNOWN: Batch may hold either value, so neither may ever look delivered, whatever the source says by then.
+    """
+    for place, frame in _frames(path, [KEY, KEY_HASH, SEND, KIND, *(HASH + name for name in names)]):
+        outcome = ledger.outcome[place]
+        accepted = outcome == _ACCEPTED
+        bits = pl.Series("#doubt", np.where(accepted, ledger.refused_bits[place], frame[SEND].to_numpy()))
         hashes = [
-            pl.when((pl.col("#refused") // (1 << bit)) % 2 == 1)
+            pl.when((pl.col("#doubt") // (1 << bit)) % 2 == 1)
             .then(pl.lit(UNKNOWN, pl.UInt64))
             .otherwise(HASH + name)
             .alias(HASH + name)
@@ -201,7 +210,7 @@ def _accepted_rows(path: Path, ledger: _Ledger, names: list[str]) -> Iterator[pl
             pl.Series(AT, ledger.settled_at[place].astype(np.int64)),
             ((pl.col(KIND) == Kind.REMOVED) & (bits == 0)).alias(DELETED),
         )
-        yield (rows.with_columns(hashes).filter(pl.Series(ledger.outcome[place] == _ACCEPTED)).drop("#refused", KIND))
+        yield rows.with_columns(hashes).filter(pl.Series(outcome != _UNSENT)).drop("#doubt", SEND, KIND)
 
 
 def _answers(path: Path, ledger: _Ledger) -> pl.DataFrame:
@@ -225,7 +234,9 @@ def _due_after(before: pl.DataFrame, answers: pl.DataFrame, quiet: float, judged
     An unknown outcome makes a key due at once and, because the lost request may still be applied late, once more after
     the quiet time.
     """
-    due = before.filter(~pl.col("key").is_in(judged.gone)) if judged else before
+    due = before
+    if judged:  # but while a lost request may still land, nothing is done with
+        due = due.filter(~pl.col("key").is_in(judged.done) | (pl.col("quiet_until") > time.time()))
     if answers.height:
         due = pl.concat([_undecided(due, answers), _from_answers(answers, quiet)])
     if judged:
@@ -287,6 +298,8 @@ def _rejects_after(
 ) -> pl.DataFrame:
     """The list of `rejects` after this run: what was found again counts one attempt more, what was mended is gone."""
     after = before
+    if judged:
+        after = after.filter((pl.col("source") == "invalid") | ~pl.col("key").is_in(judged.done))
     if refused:
         answered, refusals = refused
         settled = (pl.col("source") == "rejected") & pl.col("key").is_in(answered.implode())
@@ -297,8 +310,7 @@ def _rejects_after(
             again &= pl.col("key").is_in(judged.keys)
         elif not judged.full:
             again &= pl.col("key") != ""  # rows without a key cannot be read again by key
-        gone = pl.col("key").is_in(judged.gone)
-        after = pl.concat([after.filter(~again & ~gone), _found("invalid", judged.invalid, before)])
+        after = pl.concat([after.filter(~again), _found("invalid", judged.invalid, before)])
     return after.unique(["key", "attribute", "source"], keep="last")
 
 

@@ -6,8 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,8 +27,8 @@ from connector.state.lease import Lease
 TRIES = 8
 """Attempts at one body before the next run takes it over."""
 
-REFUSED_MAX = 20
-"""Rows in a row that Batch refused whole with a 4xx before the run ends: then it is not the rows."""
+REFUSED_MAX = 200
+"""Rows that Batch refused one by one with a 4xx, and none accepted between, until the run ends: it is not the rows."""
 
 UNVERIFIED_MAX = 3
 """Answers in a row that cannot be trusted (a captive portal, a changed API) before the run ends."""
@@ -117,13 +116,11 @@ def deliver(parcel: Parcel, terms: Terms, traffic: Traffic, progress: Callable[[
     sender = _Sender(parcel, terms, traffic, stop)
     with ThreadPoolExecutor(1, thread_name_prefix="delivery") as pool:
         # In a thread of its own, so that an interrupt cannot tear the event loop in the middle of a settlement.
-        future = pool.submit(lambda: asyncio.run(sender.run(_bodies(parcel))))
         try:
-            while not future.done():
-                try:
-                    future.result(0.5)
-                except FutureTimeoutError:
-                    progress(traffic.settled)
+            future = pool.submit(lambda: asyncio.run(sender.run(_bodies(parcel))))
+            while wait([future], timeout=0.5).not_done:
+                progress(traffic.settled)
+            future.result()
         finally:
             stop.set()
         progress(traffic.settled)
@@ -200,9 +197,9 @@ class _Sender:
         parts = [(0, operations)]
         while parts:
             first, part = parts.pop(0)
+            outcome, doubtful = await self._settled(client, number, part, unknown=unknown)
             # Once a part was applied the chunk is no longer as it was: stopped now, its rows are due whole.
-            outcome, doubtful = await self._settled(client, number, part, unknown=unknown or first > 0)
-            unknown |= doubtful
+            unknown |= doubtful or outcome.verdict is Verdict.ACCEPTED
             match outcome.verdict:
                 case Verdict.ACCEPTED:
                     refusals += [refusal._replace(row=refusal.row + first) for refusal in outcome.refusals]
@@ -213,13 +210,11 @@ class _Sender:
                     refusals.append(Refusal(first, None, outcome.reason))
                     self._refused += 1
                     if self._refused >= REFUSED_MAX:
-                        remedy = "the request itself is at fault, not a row: look for a newer version of the connector"
-                        self._halt(
-                            ApiError(f"Batch refused {self._refused} rows in a row: {outcome.reason}", remedy=remedy)
-                        )
-                        return ("unknown" if unknown or first else "planned"), []
+                        refused = f"Batch refused {self._refused} rows in a row, one by one: {outcome.reason}"
+                        self._halt(ApiError(refused, remedy="the request is at fault: look for a newer connector"))
+                        return ("unknown" if unknown else "planned"), []
                 case _:
-                    return ("unknown" if unknown or first else "planned"), []
+                    return ("unknown" if unknown else "planned"), []
         return "done", refusals
 
     async def _settled(self, client: Client, number: int, part: pl.Series, *, unknown: bool) -> tuple[Outcome, bool]:
@@ -309,10 +304,13 @@ class _Sender:
             wait = rate.reserve(
                 self._state, self._terms.endpoint, profiles_, per_second=limit.per_second, burst=self._burst
             )
-            self._traffic.waited += max(wait, 0.0)
-            while wait > 0:
-                await self._sleep(wait, state)
-                wait = rate.held(self._state, self._terms.endpoint)
+            start = time.monotonic()
+            try:
+                while wait > 0:
+                    await self._sleep(wait, state)
+                    wait = rate.held(self._state, self._terms.endpoint)
+            finally:
+                self._traffic.waited += time.monotonic() - start
 
     async def _sleep(self, seconds: float, state: str) -> None:
         """Sleep, but not through a stop."""

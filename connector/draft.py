@@ -1,18 +1,22 @@
 """Reads a sync's source as it is due this time and drafts what has to be sent; sends nothing."""
 
+import hashlib
+import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
+from connector._model import exceeds
 from connector.api import profiles
 from connector.changes import Kind
 from connector.config import ProfileSync, Project
 from connector.errors import GuardError, StateError, WarehouseError
-from connector.hashing import KEY_HASH
+from connector.hashing import KEY_HASH, key_hashes
 from connector.mapping import KEY, Mapping, keys, resolve
 from connector.payload import Chunk, chunks
 from connector.planning import ChangeSet, Job, Sifted, build, removed_rows, sift
@@ -44,6 +48,11 @@ class Options:
     keys: tuple[str, ...] = ()
     allow_mass_change: str | None = None
 
+    @property
+    def whole(self) -> bool:
+        """Everything is sent again, so that what was delivered before need not be known."""
+        return self.resend and self.limit is None and not self.keys
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -55,6 +64,7 @@ class Reading:
         window: What is new by the cursor; None where `full`, or where only keys are read.
         keys: Keys to look at whatever their cursor says; empty where `full`.
         asked: Only these keys, on the operator's word.
+        scope: What the cursor's position is good for: a sync that reads or maps otherwise has to read all again.
     """
 
     full: bool
@@ -62,6 +72,7 @@ class Reading:
     window: Window | None = None
     keys: tuple[str, ...] = ()
     asked: bool = False
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,7 @@ class Draft:
         change_set: What has to be sent, on disk.
         chunks: Its requests.
         endpoint: The one they go to.
-        gone: Keys that were due and are no longer in the source.
+        done: Keys that were due and have nothing to send: gone from the source, or equal to what Batch has.
         report: The counts so far.
     """
 
@@ -83,7 +94,7 @@ class Draft:
     change_set: ChangeSet
     chunks: list[Chunk]
     endpoint: profiles.Endpoint
-    gone: list[str]
+    done: list[str]
     report: Report
 
     @property
@@ -119,7 +130,8 @@ def draft(task: Task, state: State, snapshot: Snapshot, report: Report, progress
         cursor = sync.cursor.column if sync.cursor else None
         columns = reader.columns(sync.source.relation)
         mapping = resolve(columns, sync.key, sync.attributes, cursor=cursor, timezone=sync.source.timezone)
-        reading = _how_to_read(task, state, reader.now(), snapshot, mapping)
+        again = _keys_again(due, runs.rejects(state, sync.name))
+        reading = _how_to_read(task, reader.now(), snapshot, mapping, again)
         job = Job(mapping, snapshot, snapshot.index(), due, state.seed, task.options.resend, task.options.limit)
         found: set[str] = set()
         batches = _batches(task, reader, mapping, reading, found)
@@ -127,9 +139,9 @@ def draft(task: Task, state: State, snapshot: Snapshot, report: Report, progress
     _refuse_duplicates(sync, sifted)
     read_seconds = time.monotonic() - start
     progress("diff", 0, None)
-    gone = sorted(set(due["key"]) - set(sifted.due_seen) if reading.full else set(reading.keys) - found)
-    removed = _removed(job, sifted, reading, gone)
+    gone = set(due["key"]) - set(sifted.due_seen) if reading.full else set(reading.keys) - found
     clears = sync.on_removed == "clear"
+    removed = _removed(job, sifted, reading, gone, clears=clears)
     change_set = build(sifted, job, removed if clears else removed.clear(), outbox)
     shutil.rmtree(spill, ignore_errors=True)
     endpoint = profiles.choose(sync.endpoint, change_set.planned)
@@ -142,7 +154,8 @@ def draft(task: Task, state: State, snapshot: Snapshot, report: Report, progress
         seconds=Seconds(read=read_seconds, diff=total - read_seconds, total=total),
     )
     requests = list(chunks(change_set.lengths, max_profiles=per_call))
-    return Draft(mapping, reading, change_set, requests, endpoint, gone, counted)
+    done = [*change_set.idle, *(gone - set(removed[KEY]) if clears else gone)]
+    return Draft(mapping, reading, change_set, requests, endpoint, done, counted)
 
 
 def discard(state: State, run: str) -> None:
@@ -159,10 +172,10 @@ def guarded(task: Task, drafted: Draft) -> GuardError | None:
     reasons = []
     if drafted.reading.full and report.read < guard.min_rows:
         reasons.append(f"the source has {report.read} rows, guard.min_rows asks for {guard.min_rows}")
-    if known and report.changed > guard.max_changed * known:
+    if known and exceeds(report.changed, guard.max_changed, known):
         share = f"guard.max_changed allows {guard.max_changed:.0%}"
         reasons.append(f"{report.changed} of {known} profiles would change, {share}")
-    if known and task.sync.on_removed != "ignore" and report.removed > guard.max_removed * known:
+    if known and task.sync.on_removed != "ignore" and exceeds(report.removed, guard.max_removed, known):
         share = f"guard.max_removed allows {guard.max_removed:.0%}"
         reasons.append(f"{report.removed} of {known} profiles would be cleared, {share}")
     if not reasons or task.options.allow_mass_change:
@@ -180,28 +193,35 @@ def _require_same_key(task: Task, snapshot: Snapshot) -> None:
         )
 
 
-def _how_to_read(task: Task, state: State, now: datetime, snapshot: Snapshot, mapping: Mapping) -> Reading:
+def _how_to_read(task: Task, now: datetime, snapshot: Snapshot, mapping: Mapping, again: tuple[str, ...]) -> Reading:
     """The whole source, what is new by the cursor, or the keys that were asked for."""
     sync, options, manifest = task.sync, task.options, snapshot.manifest
     cursor, last = sync.cursor, manifest.get("cursor")
     until = now - (cursor.lag if cursor else timedelta())
+    scope = _scope(sync, mapping)
     if options.keys:
         return Reading(full=False, until=until, keys=tuple(dict.fromkeys(options.keys)), asked=True)
     read_at = manifest.get("full_read_at")
     stale = read_at is None or time.time() - read_at >= sync.full_read_every.total_seconds()
-    remapped = manifest.get("attributes") != _types(mapping)
-    if options.full or options.resend or stale or remapped or not cursor or not last or last["column"] != cursor.column:
-        return Reading(full=True, until=until)
+    if options.full or options.resend or stale or not cursor or not last or last["scope"] != scope:
+        return Reading(full=True, until=until, scope=scope)
     since = datetime.fromisoformat(last["value"]).astimezone(UTC) - cursor.overlap
     window = Window(cursor.column, since, until, sync.source.timezone)
-    return Reading(full=False, until=until, window=window, keys=_keys_again(state, sync.name))
+    return Reading(full=False, until=until, window=window, keys=again, scope=scope)
 
 
-def _keys_again(state: State, sync: str) -> tuple[str, ...]:
+def _scope(sync: ProfileSync, mapping: Mapping) -> str:
+    """16 hexadecimal digits that change with whatever decides which rows are read and what becomes of them."""
+    parts = sync.model_dump(mode="json", include={"warehouse", "source", "key", "attributes", "dedupe"})
+    cursor = sync.cursor.column if sync.cursor else None
+    text = json.dumps([parts, sync.source.relation, cursor, _types(mapping)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _keys_again(due: pl.DataFrame, rejects: pl.DataFrame) -> tuple[str, ...]:
     """Keys to look at whatever their cursor says: due again by now, or invalid when last seen."""
-    due = runs.due(state, sync).filter(pl.col("not_before") <= time.time())["key"]
-    invalid = runs.rejects(state, sync).filter((pl.col("source") == "invalid") & (pl.col("key") != ""))["key"]
-    return tuple(sorted({*due, *invalid}))
+    invalid = rejects.filter((pl.col("source") == "invalid") & (pl.col("key") != ""))
+    return tuple(sorted({*due["key"], *invalid["key"]}))
 
 
 def _batches(task: Task, reader: Reader, mapping: Mapping, reading: Reading, found: set[str]) -> Iterator[pl.DataFrame]:
@@ -230,12 +250,18 @@ def _told(batches: Iterator[pl.DataFrame], progress: Progress) -> Iterator[pl.Da
         yield batch
 
 
-def _removed(job: Job, sifted: Sifted, reading: Reading, gone: Sequence[str]) -> pl.DataFrame:
-    """`#key`, `#kh` of profiles that left the source: all after a full read, else those that were looked for."""
-    if not (reading.full or gone):
-        return pl.DataFrame(schema={KEY: pl.String, KEY_HASH: pl.UInt64})
-    missing = removed_rows(job, sifted.seen)
-    return missing if reading.full else missing.filter(pl.col(KEY).is_in(list(gone)))
+def _removed(job: Job, sifted: Sifted, reading: Reading, gone: AbstractSet[str], *, clears: bool) -> pl.DataFrame:
+    """`#key`, `#kh` of profiles that left the source: all after a full read, else those that were looked for.
+
+    Where they are to be cleared, also those that were cleared already but of which a lost request may still be applied.
+    """
+    nothing = pl.DataFrame(schema={KEY: pl.String, KEY_HASH: pl.UInt64})
+    missing = removed_rows(job, sifted.seen) if reading.full or gone else nothing
+    missing = missing if reading.full else missing.filter(pl.col(KEY).is_in(list(gone)))
+    lost = job.due.filter((pl.col("reason") == "unknown") & pl.col("key").is_in(list(gone)))["key"].unique()
+    lost = lost.filter(~lost.is_in(missing[KEY].implode())).alias(KEY)
+    again = pl.DataFrame([lost, key_hashes(lost, job.seed)]) if clears else nothing
+    return pl.concat([missing, again])
 
 
 def _refuse_duplicates(sync: ProfileSync, sifted: Sifted) -> None:

@@ -60,8 +60,13 @@ def hashed(frame: pl.DataFrame, attributes: Sequence[Attribute], seed: int) -> p
         UInt64 columns, none null: `#kh`, `#rh`, and `h:NAME` for each attribute.
     """
     columns = {HASH + attribute.name: _values(frame[attribute.name], attribute.type, seed) for attribute in attributes}
-    hashes = pl.DataFrame({KEY_HASH: _text(frame[KEY], seed), **columns})
+    hashes = pl.DataFrame({KEY_HASH: key_hashes(frame[KEY], seed), **columns})
     return hashes.insert_column(1, row_hashes(hashes.drop(KEY_HASH)).alias(ROW_HASH))
+
+
+def key_hashes(keys: pl.Series, seed: int) -> pl.Series:
+    """One UInt64 a key, named `#kh`."""
+    return pl.Series(KEY_HASH, _xxh3(keys, seed))
 
 
 def row_hashes(hashes: pl.DataFrame) -> pl.Series:
@@ -103,10 +108,6 @@ def _values(series: pl.Series, kind: AttributeType, seed: int) -> pl.Series:
     if series.null_count():
         hashes = np.where(series.is_null().to_numpy(), np.uint64(NULL), hashes)
     return pl.Series(series.name, hashes)
-
-
-def _text(series: pl.Series, seed: int) -> pl.Series:
-    return pl.Series(KEY_HASH, _xxh3(series, seed))
 
 
 def _xxh3(series: pl.Series, seed: int) -> Hashes:

@@ -11,6 +11,7 @@ RETRY_AFTER_MAX = 900.0
 """Seconds that a Retry-After is obeyed at most; what asks for more is no rate limit."""
 
 ACCEPTED_STATUS = 202
+TOO_MANY = 429
 
 
 class Verdict(Enum):
@@ -45,17 +46,13 @@ class Refusal(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """A verdict with its details; `reason` is a few words that hold nothing personal."""
+    """A verdict with its details; `reason` is a few words that hold nothing personal, `throttled`: we send too fast."""
 
     verdict: Verdict
     reason: str
     refusals: tuple[Refusal, ...] = ()
     retry_after: float | None = None
-
-    @property
-    def throttled(self) -> bool:
-        """Batch says that we send too fast."""
-        return self.reason.startswith("429")
+    throttled: bool = False
 
 
 class Answer(NamedTuple):
@@ -111,7 +108,7 @@ def classify(answer: Answer, rows: int, *, now: datetime) -> Outcome:
     if status == ACCEPTED_STATUS:
         return _accepted(answer.body, rows)
     if known := _BY_STATUS.get(status):
-        return Outcome(known[0], f"{status}: {known[1]}", retry_after=wait)
+        return Outcome(known[0], f"{status}: {known[1]}", retry_after=wait, throttled=status == TOO_MANY)
     if status == 503 and wait is not None:  # noqa: PLR2004
         return Outcome(Verdict.LATER, "503: under maintenance", retry_after=wait)
     verdict, reason = _BY_FAMILY.get(status // 100, (Verdict.UNVERIFIED, "no HTTP status"))
@@ -166,7 +163,13 @@ def _refusal(item: object, rows: int) -> Refusal | None:
     row, attribute, reason = item.get("bulk_index"), item.get("attribute"), item.get("reason")
     if type(row) is not int or not 0 <= row < rows or not isinstance(attribute, str | None):
         return None
-    return Refusal(row, bare(attribute) if attribute else None, str(reason or "no reason given")[:500])
+    name = _text(bare(attribute)) if attribute else None
+    return Refusal(row, name, _text(str(reason or "no reason given"))[:500])
+
+
+def _text(text: str) -> str:
+    """The text without half characters, which no file and no database takes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:

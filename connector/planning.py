@@ -16,6 +16,7 @@ from connector.changes import KIND, PLANNED, POSITION, SEND, Index, Kind, cleare
 from connector.hashing import HASH, KEY_HASH, ROW_HASH, Hashes, hashed
 from connector.mapping import KEY, WITHHELD, Attribute, Mapped, Mapping, apply
 from connector.payload import OPERATION, operations
+from connector.state.database import translated
 from connector.state.files import write_frames
 from connector.state.snapshots import Snapshot
 
@@ -94,6 +95,8 @@ class ChangeSet:
         counts: Rows by `Kind`; `unchanged` and `invalid` are whole counts of the run.
         faulty: Rows that are invalid or have a value withheld.
         skipped: Rows left out by the limit.
+        uncleared: Removed rows left out by the limit.
+        idle: Keys that were due again and have nothing to send.
         lengths: Bytes of each operation.
         by_attribute: Rows whose request holds it, by attribute name.
         rejected: `key`, `attribute`, `reason`: all that breaks a rule.
@@ -104,6 +107,8 @@ class ChangeSet:
     counts: dict[Kind, int]
     faulty: int
     skipped: int
+    uncleared: int
+    idle: list[str]
     lengths: npt.NDArray[np.int64]
     by_attribute: dict[str, int]
     rejected: pl.DataFrame
@@ -124,7 +129,8 @@ def sift(batches: Iterable[pl.DataFrame], job: Job, folder: Path) -> Sifted:
         folder: Where the files go; made anew.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700)
+    with translated(folder):
+        folder.mkdir(mode=0o700)
     times_seen = np.zeros(len(job.index), np.uint32)
     times_same = np.zeros(len(job.index), np.uint32)
     unknown_hashes: list[Hashes] = [np.empty(0, np.uint64)]
@@ -180,7 +186,18 @@ def build(sifted: Sifted, job: Job, removed: pl.DataFrame, path: Path) -> Change
     partly = rejected.filter(pl.col("attribute").is_not_null() & ~pl.col("key").is_in(whole.drop_nulls().implode()))
     lengths = np.concatenate(tally.lengths) if tally.lengths else np.empty(0, np.int64)
     faulty = counts[Kind.INVALID] - only_bad_values + partly["key"].n_unique()
-    return ChangeSet(path, counts, faulty, tally.skipped, lengths, tally.by_attribute, rejected, tally.sample)
+    return ChangeSet(
+        path=path,
+        counts=counts,
+        faulty=faulty,
+        skipped=tally.skipped,
+        uncleared=tally.uncleared,
+        idle=tally.idle,
+        lengths=lengths,
+        by_attribute=tally.by_attribute,
+        rejected=rejected,
+        sample=tally.sample,
+    )
 
 
 def removed_rows(job: Job, seen: npt.NDArray[np.bool_]) -> pl.DataFrame:
@@ -213,7 +230,8 @@ class _Spool:
 
     def _flush(self) -> None:
         path = self._folder / f"{len(self._files):05d}.arrow"
-        pl.concat(self._parts).write_ipc(path, compression="lz4")
+        with translated(self._folder):
+            pl.concat(self._parts).write_ipc(path, compression="lz4")
         self._files.append(path)
         self._parts, self._rows = [], 0
 
@@ -228,6 +246,8 @@ class _Tally:
         self.counts: dict[Kind, int] = {}
         self.collisions = 0
         self.skipped = 0
+        self.uncleared = 0
+        self.idle: list[str] = []
         self.lengths: list[npt.NDArray[np.int64]] = []
         self.by_attribute = {attribute.name: 0 for attribute in job.attributes}
         self.rejected = [sifted.rejected]
@@ -258,6 +278,8 @@ class _Tally:
             self.collisions += int(strangers.sum())
             candidates, stored = candidates.filter(~strangers), stored.filter(~strangers)
         decided = decide(candidates, stored.drop(KEY), self._job.attributes, resend=self._job.resend)
+        unchanged = pl.col(KIND) == Kind.UNCHANGED
+        self.idle += decided.filter(unchanged & pl.col("source_hash").is_not_null())[KEY].to_list()
         for kind in (Kind.UNCHANGED, Kind.INVALID):
             self._count(kind, decided.filter(pl.col(KIND) == kind).height)
         return decided.filter(pl.col(KIND).is_in([kind.value for kind in PLANNED]))
@@ -266,8 +288,10 @@ class _Tally:
         """The rows that the limit leaves, counted, with their operations."""
         room = planned.height if self._job.limit is None else max(self._job.limit - self._planned, 0)
         if (over := planned.height - room) > 0:
-            removed = planned.filter(pl.col(KIND) == Kind.REMOVED).height
-            self.skipped += 0 if removed else over
+            if planned[KIND][0] == Kind.REMOVED:
+                self.uncleared += over
+            else:
+                self.skipped += over
             planned = planned.head(room)
         self._planned += planned.height
         for kind, rows in planned[KIND].value_counts().rows():

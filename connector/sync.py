@@ -3,11 +3,13 @@
 import logging
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import httpx
 import polars as pl
 
+from connector._model import exceeds
 from connector.api import profiles
 from connector.api._http import Access
 from connector.commit import Books, Judged, Settled, commit, settled
@@ -18,6 +20,7 @@ from connector.errors import CancelledRunError, ConnectorError, StateError
 from connector.report import Report
 from connector.state import runs, snapshots
 from connector.state.database import State, open_state
+from connector.state.files import checksum
 from connector.state.lease import Lease, hold
 from connector.state.snapshots import Snapshot
 
@@ -125,12 +128,16 @@ class _Run:
 
     def story(self, report: Report, access: Access, transport: httpx.AsyncBaseTransport | None) -> Report:
         snapshot = self._recovered()
+        drafted = None
         try:
             drafted = draft(self.task, self.state, snapshot, report, self.progress)
             if stopped := guarded(self.task, drafted):
                 return self._ended_early(drafted.report.failed(stopped))
         except ConnectorError as error:
             return self._ended_early(report.failed(error))
+        finally:
+            if drafted is None:  # also where an interrupt ended the reading: no value may stay behind
+                discard(self.state, report.run)
         return self._delivered(snapshot, drafted, self._terms(drafted, access, transport))
 
     def _recovered(self) -> Snapshot:
@@ -138,30 +145,43 @@ class _Run:
 
         What they had delivered is committed; their chunks in flight have an unknown outcome, so those keys are due.
         """
-        snapshot = snapshots.load(self.state, self.lease.sync)
-        for run, attributes in runs.unfinished(self.state, self.lease.sync):
-            if not runs.outbox(self.state, run).exists():
-                raise StateError(
-                    f"sync '{self.lease.sync}': the outbox of the killed run {run} is missing",
-                    remedy=snapshots.WAYS_OUT.format(sync=self.lease.sync),
-                )
-            result = settled(self.state, run, attributes)
-            logger.warning("run %s was killed; %d rows had been delivered", run, result.accepted)
-            killed = ConnectorError(
-                "the run was killed", remedy=f"run {self.lease.run} took over what it had delivered"
-            )
-            report = _with_result(Report(self.lease.sync, run), result).failed(killed)
-            key_column = snapshot.manifest.get("key", self.task.sync.key)
-            snapshot = commit(self._books(snapshot, attributes, key_column), run, report.to_dict())
+        sync = self.lease.sync
+        try:
+            snapshot = snapshots.load(self.state, sync)
+            for run in runs.unfinished(self.state, sync):
+                snapshot = self._taken_over(run, snapshot)
+        except StateError:
+            if not self.task.options.whole:
+                raise
+            logger.warning("sync %s: what it had delivered is lost; everything is sent again, as asked", sync)
+            snapshot = self._started_over()
         self._sweep(snapshot)
         return snapshot
+
+    def _taken_over(self, run: runs.Opened, snapshot: Snapshot) -> Snapshot:
+        runs.check_outbox(self.state, run)
+        result = settled(self.state, run.id, run.attributes)
+        logger.warning("run %s was killed; %d rows had been delivered", run.id, result.accepted)
+        books = self._books(snapshot, run.attributes, run.key_column)
+        killed = _killed(result, f"run {self.lease.run} took over what it had delivered")
+        return commit(books, run.id, {**run.report, **killed})
+
+    def _started_over(self) -> Snapshot:
+        """An empty snapshot in place of one that cannot be believed; killed runs are closed without it."""
+        with self.state.write() as connection:
+            self.lease.check(connection)
+            for run in runs.unfinished(self.state, self.lease.sync):
+                lost = _killed(Settled(unsent=run.report["planned"]), f"run {self.lease.run} sends everything again")
+                runs.close_run(connection, self.lease, run.id, {**run.report, **lost})
+            return snapshots.forget(connection, self.state, self.lease.sync)
 
     def _sweep(self, snapshot: Snapshot) -> None:
         """Remove what killed runs of this sync left behind; a plan that is being made now is left alone."""
         snapshots.sweep(snapshot)
         for path in (self.state.folder / "outbox").glob(f"{self.lease.sync}-*"):
-            if "-plan-" not in path.name or path.stat().st_mtime < time.time() - snapshots.ORPHAN_SECONDS:
-                discard(self.state, path.stem)
+            with suppress(FileNotFoundError):  # a plan that ends just now takes its files with it
+                if "-plan-" not in path.name or path.stat().st_mtime < time.time() - snapshots.ORPHAN_SECONDS:
+                    discard(self.state, path.stem)
 
     def _delivered(self, snapshot: Snapshot, drafted: Draft, terms: Terms) -> Report:
         """Send the change set and commit what was accepted, whatever ends the sending."""
@@ -172,12 +192,16 @@ class _Run:
         )
         try:
             if drafted.chunks:
-                with self.state.write() as connection:
-                    runs.open_run(connection, self.lease, drafted.attributes, drafted.chunks)
+                self._open(drafted)
                 self._send(drafted, terms, traffic)
             ended = None
         except ConnectorError as error:
             ended = error
+        except Exception:
+            ended = ConnectorError(
+                "the run ended by an unexpected error", remedy="please report it; run again to go on"
+            )
+            raise
         finally:
             report = _with_result(drafted.report, settled(self.state, self.lease.run, drafted.attributes))
             report = _with_traffic(report, traffic, time.monotonic() - start)
@@ -189,6 +213,18 @@ class _Run:
             "run %s: %s, %d accepted of %d planned", report.run, report.outcome, report.accepted, report.planned
         )
         return report
+
+    def _open(self, drafted: Draft) -> None:
+        """Make the run durable: what it would send, and that it is about to."""
+        opened = runs.Opened(
+            id=self.lease.run,
+            key_column=self.task.sync.key,
+            attributes=drafted.attributes,
+            outbox_sha256=checksum(drafted.change_set.path),
+            report=drafted.report.to_dict(),
+        )
+        with self.state.write() as connection:
+            runs.open_run(connection, self.lease, opened, drafted.chunks)
 
     def _send(self, drafted: Draft, terms: Terms, traffic: Traffic) -> None:
         parcel = Parcel(self.state, self.lease, drafted.change_set.path, drafted.chunks)
@@ -212,11 +248,12 @@ class _Run:
         see = f"see: connector rejects {report.sync}"
         why = list(reasons)
         if report.unsent:
-            why.append(f"{report.unsent} rows were not sent, or their outcome is unknown; they stay due")
-        if report.rejected > tolerance.rejected * known:
+            again = "ask for --resend again" if self.task.options.resend else "they stay due"
+            why.append(f"rows not sent, or with an unknown outcome: {report.unsent}; {again}")
+        if exceeds(report.rejected, tolerance.rejected, known):
             allowed = f"tolerance.rejected allows {tolerance.rejected:.0%}"
             why.append(f"Batch refused {report.rejected} of {known} rows, {allowed}; {see}")
-        if faulty > tolerance.invalid * known:
+        if exceeds(faulty, tolerance.invalid, known):
             allowed = f"tolerance.invalid allows {tolerance.invalid:.0%}"
             why.append(f"{faulty} of {known} rows are invalid or have a value withheld, {allowed}; {see}")
         return replace(report, outcome="incomplete" if why else "green", reasons=tuple(why))
@@ -225,14 +262,15 @@ class _Run:
         """What the read has shown; the cursor moves only past rows that are all settled or noted as due."""
         rejected, reading, cursor = drafted.change_set.rejected, drafted.reading, self.task.sync.cursor
         withheld = rejected.filter(pl.col("attribute").is_not_null()).select("key").unique()
-        moved = cursor and moves and not reading.asked and not drafted.change_set.skipped
+        left_out = drafted.change_set.skipped or drafted.change_set.uncleared
+        moved = cursor and moves and not reading.asked and not left_out
         return Judged(
             invalid=rejected,
             withheld=withheld,
-            gone=drafted.gone,
+            done=drafted.done,
             keys=list(reading.keys) if reading.asked else None,
             full=reading.full,
-            cursor={"column": cursor.column, "value": reading.until.isoformat()} if cursor and moved else None,
+            cursor={"value": reading.until.isoformat(), "scope": reading.scope} if moved else None,
         )
 
     def _books(self, snapshot: Snapshot, attributes: dict[str, str], key_column: str) -> Books:
@@ -249,8 +287,21 @@ class _Run:
 
 
 def _with_result(report: Report, result: Settled) -> Report:
-    planned = result.accepted + result.rejected + result.unsent
-    return replace(report, planned=planned, accepted=result.accepted, rejected=result.rejected, unsent=result.unsent)
+    unsent = report.planned - result.accepted - result.rejected
+    return replace(report, accepted=result.accepted, rejected=result.rejected, unsent=unsent)
+
+
+def _killed(result: Settled, remedy: str) -> dict[str, object]:
+    """What a killed run's report says beside what it had planned."""
+    message = "the run was killed"
+    return {
+        "outcome": "failed",
+        "accepted": result.accepted,
+        "rejected": result.rejected,
+        "unsent": result.unsent,
+        "reasons": [message],
+        "error": {"code": "killed", "message": message, "remedy": remedy},
+    }
 
 
 def _with_traffic(report: Report, traffic: Traffic, seconds: float) -> Report:

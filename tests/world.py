@@ -83,6 +83,11 @@ delivery: {delivery}
             rows = runs.rejects(state, name).to_dicts()
         return [row | {"key": row["key"] or None, "attribute": row["attribute"] or None} for row in rows]
 
+    def due(self, name: str = "customers") -> list[dict[str, Any]]:
+        """The keys that are due again."""
+        with open_state(self.folder / ".connector", PROJECT_KEY) as state:
+            return runs.due(state, name).to_dicts()
+
     def held(self) -> dict[str, dict[str, object]]:
         """What the API holds: custom ID to attribute values, dates as text, types checked elsewhere."""
         return {

@@ -16,6 +16,11 @@ from connector.errors import StateError
 SCHEMA = 1
 """Version of these tables; a state of another version is refused."""
 
+WAYS_OUT = (
+    "restore the state folder from a backup, or send everything again on purpose with: connector run {sync} --resend"
+)
+"""What an operator can do about a state that cannot be believed."""
+
 _tables = sa.MetaData()
 
 META = sa.Table(
@@ -29,7 +34,9 @@ RUNS = sa.Table(
     sa.Column("sync", sa.Text, nullable=False, index=True),
     sa.Column("started", sa.Float, nullable=False),
     sa.Column("finished", sa.Float),  # null while open
+    sa.Column("key_column", sa.Text),
     sa.Column("attributes", sa.JSON),  # name to type, of the rows in the outbox
+    sa.Column("outbox_sha256", sa.Text),
     sa.Column("report", sa.JSON),
 )
 
@@ -184,7 +191,7 @@ def _prepared(folder: Path) -> Path:
 
 
 def _engine(database: Path) -> sa.Engine:
-    engine = sa.create_engine(f"sqlite:///{database}", connect_args={"timeout": 30})
+    engine = sa.create_engine(f"sqlite:///{database}", connect_args={"timeout": 30}, hide_parameters=True)
 
     @sa.event.listens_for(engine, "connect")
     def _on_connect(connection: sqlite3.Connection, _record: object) -> None:

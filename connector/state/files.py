@@ -41,7 +41,7 @@ def write_frames(path: Path, frames: Iterable[pl.DataFrame], *, repetitive: bool
         file.flush()
         os.fsync(file.fileno())
     if rows:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     else:
         path.unlink()
     return rows
@@ -60,7 +60,8 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make what was made, named or removed in a folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

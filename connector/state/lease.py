@@ -101,6 +101,10 @@ def _locked(state: State, sync: str) -> Iterator[None]:
         with state.read() as connection:
             row = connection.execute(sa.select(LEASES.c.run, LEASES.c.pid).where(LEASES.c.sync == sync)).one_or_none()
         raise _busy(sync, f"run {row.run}, process {row.pid}" if row else "another process") from None
+    except OSError as error:
+        os.close(handle)
+        why = f"the lock file '{path}' cannot be locked: {error.strerror}"
+        raise StateError(why, remedy="keep the state folder on a local disk") from None
     try:
         yield
     finally:

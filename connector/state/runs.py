@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import polars as pl
 import sqlalchemy as sa
 
+from connector.errors import StateError
 from connector.outcome import Refusal
 from connector.payload import Chunk
-from connector.state.database import CHUNKS, DUE, REJECTS, RUNS, State
+from connector.state.database import CHUNKS, DUE, REJECTS, RUNS, WAYS_OUT, State, translated
+from connector.state.files import checksum
 from connector.state.lease import Lease
 
 RUNS_KEPT = 200
@@ -35,6 +37,24 @@ REJECTS_SCHEMA = pl.Schema({
 """
 
 
+class Opened(NamedTuple):
+    """A run as it was opened.
+
+    Attributes:
+        id: Its id.
+        key_column: Where its keys come from.
+        attributes: Name to type, of the rows in its outbox.
+        outbox_sha256: Checksum of its outbox.
+        report: What it had planned.
+    """
+
+    id: str
+    key_column: str
+    attributes: dict[str, str]
+    outbox_sha256: str
+    report: dict[str, Any]
+
+
 class ChunkRow(NamedTuple):
     """A chunk as the database knows it."""
 
@@ -52,13 +72,10 @@ def outbox(state: State, run: str) -> Path:
     return state.folder / "outbox" / f"{run}.parquet"
 
 
-def open_run(connection: sa.Connection, lease: Lease, attributes: dict[str, str], chunks: Sequence[Chunk]) -> None:
+def open_run(connection: sa.Connection, lease: Lease, run: Opened, chunks: Sequence[Chunk]) -> None:
     """Note a run and its chunks, all `planned`: durable before the first byte leaves."""
     lease.check(connection)
-    connection.execute(
-        sa.insert(RUNS),
-        {"id": lease.run, "sync": lease.sync, "started": time.time(), "attributes": attributes},
-    )
+    connection.execute(sa.insert(RUNS), {**run._asdict(), "sync": lease.sync, "started": run.report["started"]})
     if chunks:
         rows = [
             {
@@ -108,15 +125,29 @@ def _update(connection: sa.Connection, lease: Lease, number: int, **values: Any)
     )
 
 
-def unfinished(state: State, sync: str) -> list[tuple[str, dict[str, str]]]:
-    """Runs that ended without a word, oldest first: id, and the attributes (name to type) of their rows."""
+def unfinished(state: State, sync: str) -> list[Opened]:
+    """Runs that ended without a word, oldest first."""
+    names = [RUNS.c[name] for name in Opened._fields]
+    open_ones = (RUNS.c.sync == sync) & RUNS.c.finished.is_(None)
     with state.read() as connection:
-        rows = connection.execute(
-            sa.select(RUNS.c.id, RUNS.c.attributes)
-            .where((RUNS.c.sync == sync) & RUNS.c.finished.is_(None))
-            .order_by(RUNS.c.started)
+        return [Opened(*row) for row in connection.execute(sa.select(*names).where(open_ones).order_by(RUNS.c.started))]
+
+
+def check_outbox(state: State, run: Opened) -> None:
+    """Make sure that a killed run's outbox is what it was.
+
+    Raises:
+        StateError: It is missing or altered.
+    """
+    path = outbox(state, run.id)
+    with translated(path):
+        sound = path.exists() and checksum(path) == run.outbox_sha256
+    if not sound:
+        sync = run.report["sync"]
+        raise StateError(
+            f"sync '{sync}': the outbox '{path}' of the killed run is missing or was altered",
+            remedy=WAYS_OUT.format(sync=sync),
         )
-        return [(row.id, row.attributes or {}) for row in rows]
 
 
 def chunk_rows(state: State, run: str) -> list[ChunkRow]:
@@ -149,16 +180,13 @@ def close_run(connection: sa.Connection, lease: Lease, run: str, report: dict[st
 
 
 def reports(state: State, sync: str | None = None) -> list[dict[str, Any]]:
-    """Reports of the last runs, newest first; of one sync or of all. A run still open has an outcome of `open`."""
+    """Reports of the last runs, newest first; of one sync or of all. A run that has not ended is `open`."""
     query = sa.select(RUNS).order_by(RUNS.c.started.desc())
     with state.read() as connection:
         rows = connection.execute(query.where(RUNS.c.sync == sync) if sync else query).mappings().all()
     return [
-        {
-            **(row["report"] or {"sync": row["sync"], "run": row["id"], "outcome": "open"}),
-            "started": row["started"],
-            "finished": row["finished"],
-        }
+        {**row["report"], "started": row["started"], "finished": row["finished"]}
+        | ({} if row["finished"] else {"outcome": "open"})
         for row in rows
     ]
 

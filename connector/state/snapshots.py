@@ -6,6 +6,7 @@ Of rows with one key hash the last one counts. No value is kept, only keyed hash
 key.
 """
 
+import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -22,8 +23,8 @@ from connector.changes import Index
 from connector.errors import StateError
 from connector.hashing import HASH, KEY_HASH, NULL, ROW_HASH, VERSION, row_hashes, self_test
 from connector.mapping import KEY
-from connector.state.database import SNAPSHOTS, State, translated
-from connector.state.files import checksum, write_frames
+from connector.state.database import SNAPSHOTS, WAYS_OUT, State, translated
+from connector.state.files import checksum, sync_folder, write_frames
 
 DELETED = "#deleted"
 AT = "#at"
@@ -34,10 +35,6 @@ FILES_MAX = 32
 ORPHAN_SECONDS = 3600
 """Age at which a file that nothing names is nobody's: a reader of the generation before may still hold younger ones."""
 
-WAYS_OUT = (
-    "restore the state folder from a backup, or send everything again on purpose with: connector run {sync} --resend"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -46,7 +43,7 @@ class Snapshot:
     Attributes:
         folder: Where its files lie.
         manifest: `files` (name, rows, sha256), `key`, `attributes` (name to type), `hash_version`, `self_test`,
-            `cursor`, `full_read_at`.
+            `cursor` (value, scope), `full_read_at`.
         generation: 0 where nothing was ever delivered.
     """
 
@@ -129,14 +126,16 @@ def write(snapshot: Snapshot, frames: Iterable[pl.DataFrame]) -> dict[str, Any] 
         snapshot: Whose folder it goes to.
         frames: `#key`, `#kh`, `#deleted`, `#at` and `h:` columns; the row hash is added.
     """
-    snapshot.folder.mkdir(mode=0o700, exist_ok=True)
+    with translated(snapshot.folder):
+        snapshot.folder.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(snapshot.folder.parent)
     path = snapshot.folder / f"{uuid.uuid4().hex}.parquet"
     rows = write_frames(path, map(_with_row_hash, frames), repetitive=True)
     return {"name": path.name, "rows": rows, "sha256": checksum(path)} if rows else None
 
 
-def folded(snapshot: Snapshot, attributes: Iterable[str]) -> dict[str, Any] | None:
-    """All live rows of a snapshot as one new file, superseded and deleted rows left out, with these attributes only."""
+def folded(snapshot: Snapshot, attributes: Iterable[str]) -> Snapshot:
+    """The snapshot as one new file of its live rows, with these attributes only; not yet the current one."""
     live = np.sort(snapshot.index().positions)
     columns = [KEY, KEY_HASH, DELETED, AT, *(HASH + name for name in attributes)]
 
@@ -148,13 +147,23 @@ def folded(snapshot: Snapshot, attributes: Iterable[str]) -> dict[str, Any] | No
                 yield _take(snapshot.folder / file["name"], live[start : min(start + 500_000, high)] - first, columns)
             first += file["rows"]
 
-    return write(snapshot, frames())
+    file = write(snapshot, frames())
+    for old in snapshot.files:  # `sweep` counts from here: a plan that is being made now may still read them
+        os.utime(snapshot.folder / old["name"])
+    return Snapshot(snapshot.folder, {**snapshot.manifest, "files": [file] if file else []}, snapshot.generation)
 
 
 def store(connection: sa.Connection, sync: str, manifest: dict[str, Any], generation: int) -> None:
     """Move the pointer: from the end of this transaction the manifest is the truth."""
     connection.execute(sa.delete(SNAPSHOTS).where(SNAPSHOTS.c.sync == sync))
     connection.execute(sa.insert(SNAPSHOTS), {"sync": sync, "generation": generation, "manifest": manifest})
+
+
+def forget(connection: sa.Connection, state: State, sync: str) -> Snapshot:
+    """An empty snapshot in place of the sync's, whose files go with a later sweep."""
+    generation = connection.execute(sa.select(SNAPSHOTS.c.generation).where(SNAPSHOTS.c.sync == sync)).scalar() or 0
+    connection.execute(sa.delete(SNAPSHOTS).where(SNAPSHOTS.c.sync == sync))
+    return Snapshot(state.folder / "snapshots" / sync, {}, generation)
 
 
 def sweep(snapshot: Snapshot) -> None:

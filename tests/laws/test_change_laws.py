@@ -406,8 +406,8 @@ def test_folding_changes_nothing(sources: list[list[Row]]) -> None:
     with store() as delivered:
         for rows in sources:
             delivered.deliver(delivered.plan(rows, remove=True))
-        folded = snapshots.folded(delivered.snapshot, NAMES)
-        one = replace(delivered.snapshot, manifest={"files": [folded] if folded else []})
+        one = snapshots.folded(delivered.snapshot, NAMES)
+        assert len(one.files) <= 1
         before, after = (known(snapshot) for snapshot in (delivered.snapshot, one))
     assert before == after
     assert set(after) == {row["k"] for row in sources[-1]}
