@@ -106,7 +106,7 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
     Args:
         books: What to write into.
         run: The run whose chunks are committed; another one than the lease's where a killed run is taken over.
-        report: The run's report, as it is kept; `full` says whether it read the whole source.
+        report: The run's report, as it is kept; of it `full` (it read the whole source) and `started` count here.
         judged: What the read has shown; None for a killed run, whose source is read again.
 
     Returns:
@@ -117,7 +117,8 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
     chunks = runs.chunk_rows(state, run)
     ledger = _ledger(chunks, list(books.attributes))
     file = snapshots.write(books.snapshot, _snapshot_rows(path, ledger, list(books.attributes))) if chunks else None
-    due = _due_after(runs.due(state, sync), _answers(path, ledger) if chunks else pl.DataFrame(), books.quiet, judged)
+    answers = _answers(path, ledger) if chunks else pl.DataFrame()
+    due = _due_after(runs.due(state, sync), answers, (report["started"], books.quiet), judged)
     rejects = _rejects_after(runs.rejects(state, sync), _refused(path, ledger) if chunks else None, judged)
     manifest = _manifest(books, file, judged, full=bool(report["full"]))
     moved = Snapshot(books.snapshot.folder, manifest, books.snapshot.generation + 1)
@@ -165,7 +166,10 @@ def _ledger(chunks: list[ChunkRow], names: list[str]) -> _Ledger:
     now = time.time()  # a chunk left `sent` by a kill may have been applied at any moment up to now
     outcome = np.repeat(np.array([outcomes[chunk.state] for chunk in chunks], np.int8), rows)
     settled_at = np.repeat(np.array([chunk.settled_at or now for chunk in chunks], np.float64), rows)
-    doubts = [chunk.unknown_at or (now if outcomes[chunk.state] == _UNKNOWN else 0.0) for chunk in chunks]
+    doubts = [
+        now if chunk.state == "sent" else chunk.unknown_at or (chunk.settled_at if chunk.state == "unknown" else 0.0)
+        for chunk in chunks
+    ]
     refusals = [
         (chunk.first + row, attribute, reason) for chunk in chunks for row, attribute, reason in chunk.refusals or ()
     ]
@@ -214,13 +218,12 @@ def _snapshot_rows(path: Path, ledger: _Ledger, names: list[str]) -> Iterator[pl
 
 
 def _answers(path: Path, ledger: _Ledger) -> pl.DataFrame:
-    """Rows answered or in doubt: `key`, `source_hash`, `outcome`, `settled_at`, `unknown_at`, `partly`."""
+    """Rows answered or in doubt: `key`, `source_hash`, `outcome`, `unknown_at`, `partly`."""
     parts = []
     for place, frame in _frames(path, [KEY, ROW_HASH]):
         parts.append(
             frame.select(pl.col(KEY).alias("key"), pl.col(ROW_HASH).alias("source_hash")).with_columns(
                 pl.Series("outcome", ledger.outcome[place]),
-                pl.Series("settled_at", ledger.settled_at[place]),
                 pl.Series("unknown_at", ledger.unknown_at[place]),
                 (pl.Series("partly", ledger.refused_bits[place]) != 0),
             )
@@ -228,17 +231,20 @@ def _answers(path: Path, ledger: _Ledger) -> pl.DataFrame:
     return pl.concat(parts).filter(pl.col("outcome") != _UNSENT)
 
 
-def _due_after(before: pl.DataFrame, answers: pl.DataFrame, quiet: float, judged: Judged | None) -> pl.DataFrame:
+def _due_after(
+    before: pl.DataFrame, answers: pl.DataFrame, times: tuple[float, float], judged: Judged | None
+) -> pl.DataFrame:
     """The keys that are due at the next runs.
 
     An unknown outcome makes a key due at once and, because the lost request may still be applied late, once more after
-    the quiet time.
+    the quiet time. `times`: when the run started, and the quiet time.
     """
+    started, quiet = times
     due = before
     if judged:  # but while a lost request may still land, nothing is done with
         due = due.filter(~pl.col("key").is_in(judged.done) | (pl.col("quiet_until") > time.time()))
     if answers.height:
-        due = pl.concat([_undecided(due, answers), _from_answers(answers, quiet)])
+        due = pl.concat([_undecided(due, answers, started), _from_answers(answers, quiet)])
     if judged:
         again = pl.col("reason") == "withheld"
         if judged.keys is not None:
@@ -250,12 +256,12 @@ def _due_after(before: pl.DataFrame, answers: pl.DataFrame, quiet: float, judged
     return due.unique(["key", "reason"], keep="last")
 
 
-def _undecided(before: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
-    """Earlier entries that these answers leave open: other keys', and those still within their quiet time."""
-    when = answers.select("key", "outcome", "settled_at")
+def _undecided(before: pl.DataFrame, answers: pl.DataFrame, started: float) -> pl.DataFrame:
+    """Earlier entries that these answers leave open: other keys', and those sent within their quiet time."""
+    when = answers.select("key", "outcome")
     joined = before.join(when, on="key", how="left")
     answered = pl.col("outcome").is_not_null() & pl.col("outcome").is_in([_ACCEPTED, _REFUSED])
-    waiting = pl.col("quiet_until") > pl.col("settled_at")
+    waiting = pl.col("quiet_until") > started
     left = joined.filter(~answered | (pl.col("reason") == "withheld") | waiting)
     moved = pl.when(answered & waiting).then("quiet_until").otherwise("not_before").alias("not_before")
     return left.with_columns(moved).select(_DUE)
