@@ -3,9 +3,12 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from connector.state.database import translated
@@ -23,21 +26,19 @@ def write_frames(path: Path, frames: Iterable[pl.DataFrame], *, repetitive: bool
         StateError: The disk is full or the folder cannot be written.
     """
     rows = 0
-    writer: pq.ParquetWriter | None = None
     with (
         translated(path.parent),
         os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+        ExitStack() as stack,  # an unfinished writer must let go of the file before the file is closed
     ):
+        writer: pq.ParquetWriter | None = None
         for frame in frames:
             if frame.height:
                 table = frame.to_arrow()
-                writer = writer or pq.ParquetWriter(
-                    file, table.schema, compression="lz4", use_dictionary=repetitive, write_statistics=False
-                )
+                writer = writer or stack.enter_context(_writer(file, table.schema, repetitive=repetitive))
                 writer.write_table(table)
                 rows += frame.height
-        if writer:
-            writer.close()
+        stack.close()
         file.flush()
         os.fsync(file.fileno())
     if rows:
@@ -45,6 +46,10 @@ def write_frames(path: Path, frames: Iterable[pl.DataFrame], *, repetitive: bool
     else:
         path.unlink()
     return rows
+
+
+def _writer(file: BinaryIO, schema: pa.Schema, *, repetitive: bool) -> pq.ParquetWriter:
+    return pq.ParquetWriter(file, schema, compression="lz4", use_dictionary=repetitive, write_statistics=False)
 
 
 def read_frames(path: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
