@@ -54,7 +54,7 @@ def operations(rows: pl.DataFrame, attributes: Sequence[Attribute]) -> pl.Series
 
 def body(operations: pl.Series) -> bytes:
     """The request body of a chunk: a JSON array of its operations, UTF-8."""
-    return f"[{','.join(operations)}]".encode()
+    return f"[{operations.str.join(',').item()}]".encode()
 
 
 def chunks(

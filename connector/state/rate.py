@@ -72,11 +72,9 @@ def held(state: State, endpoint: str) -> float:
 
 
 def _store(connection: sa.Connection, endpoint: str, clock: str, paid: float, hold_until: float) -> None:
-    connection.execute(sa.delete(BUCKETS).where(BUCKETS.c.endpoint == endpoint))
-    connection.execute(
-        sa.insert(BUCKETS),
-        {"endpoint": endpoint, "clock": clock, "paid_until": paid, "hold_until": hold_until},
-    )
+    values = {"clock": clock, "paid_until": paid, "hold_until": hold_until}
+    if not connection.execute(sa.update(BUCKETS).where(BUCKETS.c.endpoint == endpoint).values(values)).rowcount:
+        connection.execute(sa.insert(BUCKETS), {"endpoint": endpoint, **values})
 
 
 def _clock() -> tuple[str, float]:
