@@ -19,6 +19,12 @@ SEND = "#send"
 
 KIND = "#kind"
 
+WHOLE = "#whole"
+"""Boolean of a row that is due again: every attribute is due; null where the row is not due again."""
+
+TRIED = "#tried"
+"""UInt64 of a row that is due again: the source row's hash when it was last tried."""
+
 
 class Kind(StrEnum):
     """What becomes of a row of the source."""
@@ -69,10 +75,8 @@ def decide(
     """Which attributes of which rows are due.
 
     Args:
-        candidates: `#key`, `#kh`, `#rh`, `#position`, `#withheld`, each attribute's value and `h:` hash, and of
-            the rows due again
-            `whole` (Boolean: every attribute is due) and `source_hash` (UInt64: the source row's hash when it was last
-            tried); null elsewhere.
+        candidates: `#key`, `#kh`, `#rh`, `#position`, `#withheld`, each attribute's value and `h:` hash, and `#whole` and
+            `#tried` as `with_due` adds them.
         stored: The `h:` hashes of the same rows in the snapshot, in the same order; anything where `#position` is -1.
         attributes: At most 64, in the order of the bits of `#withheld` and `#send`.
         resend: Every row is due whole.
@@ -83,7 +87,8 @@ def decide(
     """
     frame = pl.concat([candidates, stored.rename(lambda name: "stored " + name)], how="horizontal")
     new = pl.col(POSITION) == -1
-    whole = new | pl.col("whole").fill_null(value=False) | pl.lit(resend)
+    doubtful = pl.col(WHOLE).fill_null(value=False)
+    whole = new | doubtful | pl.lit(resend)
     sends, after = [], []
     for bit, attribute in enumerate(attributes):
         current, before = pl.col(HASH + attribute.name), pl.col("stored " + HASH + attribute.name)
@@ -91,22 +96,20 @@ def decide(
         kept = pl.col(attribute.name).is_null() & pl.lit(attribute.keep)
         send = ~withheld & ~kept & (whole | (current != before))
         sends.append(send.cast(pl.UInt64) * (1 << bit))
-        never = pl.when(withheld).then(pl.lit(UNKNOWN, pl.UInt64)).otherwise(pl.lit(NULL, pl.UInt64))
-        after.append(
-            pl.when(withheld | kept)
-            .then(pl.when(new).then(never).otherwise(before))
-            .otherwise(current)
-            .alias(HASH + attribute.name)
-        )
+        # Batch may hold what a lost request brought, as long as nothing else was sent over it.
+        doubt = pl.when(withheld | doubtful).then(pl.lit(UNKNOWN, pl.UInt64)).otherwise(pl.lit(NULL, pl.UInt64))
+        unsent = pl.when(new | doubtful).then(doubt).otherwise(before)
+        after.append(pl.when(withheld | kept).then(unsent).otherwise(current).alias(HASH + attribute.name))
     decided = frame.with_columns(pl.sum_horizontal(pl.lit(0, pl.UInt64), *sends).alias(SEND), *after)
-    again = pl.col("source_hash") == pl.col(ROW_HASH)
+    again = pl.col(TRIED) == pl.col(ROW_HASH)
+    fresh = new | _never_accepted(attributes)
     same = ~new & pl.lit(resend) & _same(attributes)
     nothing = (1 << len(attributes)) - 1
     kind = (
         pl.when(pl.col(WITHHELD) == nothing).then(pl.lit(Kind.INVALID))
         .when(pl.col(SEND) == 0).then(pl.lit(Kind.UNCHANGED))
         .when(again | same).then(pl.lit(Kind.RETRIED))
-        .when(new).then(pl.lit(Kind.ADDED))
+        .when(fresh).then(pl.lit(Kind.ADDED))
         .otherwise(pl.lit(Kind.CHANGED))
     )  # fmt: skip
     return decided.with_columns(kind.alias(KIND)).select(pl.exclude(r"^stored .*$"))
@@ -132,14 +135,23 @@ def cleared(keys: pl.DataFrame, attributes: Sequence[Attribute]) -> pl.DataFrame
 
 
 def with_due(candidates: pl.DataFrame, due: pl.DataFrame) -> pl.DataFrame:
-    """The candidates with `whole` and `source_hash` of the rows that are due again.
+    """The candidates with `#whole` and `#tried` of the rows that are due again.
 
     Args:
         candidates: Has `#key`.
-        due: `key`, `whole` (Boolean), `source_hash` (UInt64); a key may stand there for more than one reason.
+        due: `key`, `reason`, `whole`, `source_hash`; a key may stand there for more than one reason.
     """
-    once = due.group_by("key").agg(pl.col("whole").any(), pl.col("source_hash").last())
-    return candidates.join(once.rename({"key": KEY}), on=KEY, how="left", maintain_order="left")
+    tried = pl.col("source_hash").filter(pl.col("reason") != "withheld").last().fill_null(0)
+    once = due.group_by(pl.col("key").alias(KEY)).agg(pl.col("whole").any().alias(WHOLE), tried.alias(TRIED))
+    return candidates.join(once, on=KEY, how="left", maintain_order="left")
+
+
+def _never_accepted(attributes: Sequence[Attribute]) -> pl.Expr:
+    """A row that is in the snapshot only because a request with it may have been applied."""
+    before = [pl.col("stored " + HASH + attribute.name) for attribute in attributes]
+    return pl.all_horizontal(hash_.is_in([UNKNOWN, NULL]) for hash_ in before) & pl.any_horizontal(
+        hash_ == UNKNOWN for hash_ in before
+    )
 
 
 def _same(attributes: Sequence[Attribute]) -> pl.Expr:

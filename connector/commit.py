@@ -241,8 +241,8 @@ def _due_after(
     """
     started, quiet = times
     due = before
-    if judged:  # but while a lost request may still land, nothing is done with
-        due = due.filter(~pl.col("key").is_in(judged.done) | (pl.col("quiet_until") > time.time()))
+    if judged:  # but what a lost request may have brought is mended by an answer alone
+        due = due.filter(~pl.col("key").is_in(judged.done) | (pl.col("reason") == "unknown"))
     if answers.height:
         due = pl.concat([_undecided(due, answers, started), _from_answers(answers, quiet)])
     if judged:

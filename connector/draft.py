@@ -285,7 +285,7 @@ def _counted(report: Report, sifted: Sifted, change_set: ChangeSet, snapshot_row
         withheld=change_set.rejected.filter(pl.col("attribute").is_not_null()).height,
         skipped=change_set.skipped,
         planned=change_set.planned,
-        known=snapshot_rows + counts[Kind.ADDED],
+        known=snapshot_rows + counts[Kind.ADDED] - change_set.readded,
     )
 
 

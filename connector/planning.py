@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from connector.changes import KIND, PLANNED, POSITION, SEND, Index, Kind, cleared, decide, with_due
+from connector.changes import KIND, PLANNED, POSITION, SEND, TRIED, WHOLE, Index, Kind, cleared, decide, with_due
 from connector.hashing import HASH, KEY_HASH, ROW_HASH, Hashes, hashed
 from connector.mapping import KEY, WITHHELD, Attribute, Mapped, Mapping, apply
 from connector.payload import OPERATION, operations
@@ -97,6 +97,7 @@ class ChangeSet:
         skipped: Rows left out by the limit.
         uncleared: Removed rows left out by the limit.
         idle: Keys that were due again and have nothing to send.
+        readded: Of the added rows those that are in the snapshot already, as perhaps delivered.
         lengths: Bytes of each operation.
         by_attribute: Rows whose request holds it, by attribute name.
         rejected: `key`, `attribute`, `reason`: all that breaks a rule.
@@ -109,6 +110,7 @@ class ChangeSet:
     skipped: int
     uncleared: int
     idle: list[str]
+    readded: int
     lengths: npt.NDArray[np.int64]
     by_attribute: dict[str, int]
     rejected: pl.DataFrame
@@ -146,7 +148,7 @@ def sift(batches: Iterable[pl.DataFrame], job: Job, folder: Path) -> Sifted:
         same = (candidates["#same"]).to_numpy()
         np.add.at(times_seen, slots[slots >= 0], 1)
         np.add.at(times_same, slots[same], 1)
-        due_seen.append(candidates.filter(pl.col("whole").is_not_null())[KEY])
+        due_seen.append(candidates.filter(pl.col(WHOLE).is_not_null())[KEY])
         unknown_hashes.append(candidates[KEY_HASH].to_numpy()[slots < 0])
         spool.add(candidates.filter(~pl.col("#same")).drop("#same"))
     new, times = np.unique(np.concatenate(unknown_hashes), return_counts=True)
@@ -193,6 +195,7 @@ def build(sifted: Sifted, job: Job, removed: pl.DataFrame, path: Path) -> Change
         skipped=tally.skipped,
         uncleared=tally.uncleared,
         idle=tally.idle,
+        readded=tally.readded,
         lengths=lengths,
         by_attribute=tally.by_attribute,
         rejected=rejected,
@@ -248,6 +251,7 @@ class _Tally:
         self.skipped = 0
         self.uncleared = 0
         self.idle: list[str] = []
+        self.readded = 0
         self.lengths: list[npt.NDArray[np.int64]] = []
         self.by_attribute = {attribute.name: 0 for attribute in job.attributes}
         self.rejected = [sifted.rejected]
@@ -279,7 +283,8 @@ class _Tally:
             candidates, stored = candidates.filter(~strangers), stored.filter(~strangers)
         decided = decide(candidates, stored.drop(KEY), self._job.attributes, resend=self._job.resend)
         unchanged = pl.col(KIND) == Kind.UNCHANGED
-        self.idle += decided.filter(unchanged & pl.col("source_hash").is_not_null())[KEY].to_list()
+        self.idle += decided.filter(unchanged & pl.col(TRIED).is_not_null())[KEY].to_list()
+        self.readded += decided.filter((pl.col(KIND) == Kind.ADDED) & (pl.col(POSITION) >= 0)).height
         for kind in (Kind.UNCHANGED, Kind.INVALID):
             self._count(kind, decided.filter(pl.col(KIND) == kind).height)
         return decided.filter(pl.col(KIND).is_in([kind.value for kind in PLANNED]))
@@ -335,6 +340,6 @@ def _probed(mapped: Mapped, job: Job) -> tuple[pl.DataFrame, npt.NDArray[np.int6
         (pl.col(POSITION) >= 0)
         & (pl.col("#before") == pl.col(ROW_HASH))
         & (pl.col(WITHHELD) == 0)
-        & pl.col("whole").is_null()
+        & pl.col(WHOLE).is_null()
     )
     return rows.with_columns((same & pl.lit(not job.resend)).alias("#same")).drop("#before"), slots

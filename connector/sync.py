@@ -3,6 +3,7 @@
 import logging
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -98,7 +99,7 @@ def plan_sync(project: Project, name: str, options: Options = _EVERYTHING, *, pr
     report = Report(sync=name, run=f"{name}-plan-{uuid.uuid4().hex[:10]}", started=time.time())
     with open_state(project.state_dir, _access(project).project_key.get_secret_value()) as state:
         try:
-            drafted = draft(task, state, snapshots.load(state, name), report, progress or _silent)
+            drafted = draft(task, state, _believed(task, state), report, progress or _silent)
         finally:
             discard(state, report.run)
         killed = bool(runs.unfinished(state, name))
@@ -187,31 +188,36 @@ class _Run:
         """Send the change set and commit what was accepted, whatever ends the sending."""
         start = time.monotonic()
         traffic = Traffic()
-        ended: ConnectorError | None = CancelledRunError(
-            "the run was cancelled", remedy="run it again: it goes on where it stopped"
-        )
+        ended: ConnectorError | None = None
         try:
             if drafted.chunks:
                 self._open(drafted)
                 self._send(drafted, terms, traffic)
-            ended = None
         except ConnectorError as error:
             ended = error
-        except Exception:
-            ended = ConnectorError(
-                "the run ended by an unexpected error", remedy="please report it; run again to go on"
-            )
+        except BaseException as error:  # a cancel, or a fault of ours: what was accepted is kept all the same
+            self._committed(snapshot, drafted, _with_traffic(drafted.report, traffic, start), _unforeseen(error))
             raise
-        finally:
-            report = _with_result(drafted.report, settled(self.state, self.lease.run, drafted.attributes))
-            report = _with_traffic(report, traffic, time.monotonic() - start)
-            report = report.failed(ended) if ended else self._judged(report, drafted.change_set.faulty, traffic.reasons)
+        return self._committed(snapshot, drafted, _with_traffic(drafted.report, traffic, start), ended, traffic.reasons)
+
+    def _committed(
+        self,
+        snapshot: Snapshot,
+        drafted: Draft,
+        report: Report,
+        ended: ConnectorError | None,
+        reasons: Sequence[str] = (),
+    ) -> Report:
+        """The run's last report, after what Batch accepted was committed."""
+        try:
+            report = _with_result(report, settled(self.state, self.lease.run, drafted.attributes))
+            report = report.failed(ended) if ended else self._judged(report, drafted.change_set.faulty, reasons)
             judged = self._findings(drafted, moves=not ended and not report.unsent)
             books = self._books(snapshot, drafted.attributes, self.task.sync.key)
             commit(books, self.lease.run, report.to_dict(), judged)
-        logger.info(
-            "run %s: %s, %d accepted of %d planned", report.run, report.outcome, report.accepted, report.planned
-        )
+        except StateError as error:  # the run stays open, and the next one takes over what it delivered
+            return report.failed(ended or error)
+        logger.info("run %s: %s, %d of %d accepted", report.run, report.outcome, report.accepted, report.planned)
         return report
 
     def _open(self, drafted: Draft) -> None:
@@ -242,7 +248,7 @@ class _Run:
             transport=transport,
         )
 
-    def _judged(self, report: Report, faulty: int, reasons: list[str]) -> Report:
+    def _judged(self, report: Report, faulty: int, reasons: Sequence[str]) -> Report:
         """Green, or incomplete with the reasons why."""
         tolerance, known = self.task.sync.tolerance, report.known
         see = f"see: connector rejects {report.sync}"
@@ -304,16 +310,35 @@ def _killed(result: Settled, remedy: str) -> dict[str, object]:
     }
 
 
-def _with_traffic(report: Report, traffic: Traffic, seconds: float) -> Report:
+def _unforeseen(error: BaseException) -> ConnectorError:
+    if isinstance(error, Exception):
+        return ConnectorError("the run ended by an unexpected error", remedy="report it, and run again to go on")
+    return CancelledRunError("the run was cancelled", remedy="run it again: it goes on where it stopped")
+
+
+def _with_traffic(report: Report, traffic: Traffic, start: float) -> Report:
+    """The report with what went over the wire; `accepted` is what was acknowledged, until the chunks tell exactly."""
+    seconds = time.monotonic() - start
     total = report.seconds.total + seconds
     return replace(
         report,
+        accepted=traffic.settled,
         requests=traffic.requests,
         retries=traffic.retries,
         throttled=traffic.throttled,
         bytes=traffic.bytes,
         seconds=replace(report.seconds, deliver=seconds, waiting_for_rate=traffic.waited, total=total),
     )
+
+
+def _believed(task: Task, state: State) -> Snapshot:
+    """The snapshot; an empty one where it cannot be believed and everything is sent again anyway."""
+    try:
+        return snapshots.load(state, task.sync.name)
+    except StateError:
+        if not task.options.whole:
+            raise
+        return snapshots.nothing(state, task.sync.name)
 
 
 def _access(project: Project) -> Access:

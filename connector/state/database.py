@@ -249,6 +249,6 @@ def translated(folder: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise StateError(
-            f"the state folder '{folder}' cannot be used: {error.strerror or type(error).__name__}",
-            remedy="correct its permissions, or set `state:` to another folder",
+            f"the state folder '{folder}' cannot be used: {error.strerror or error}",
+            remedy="free the disk or correct the folder's permissions, then run again: nothing is lost",
         ) from None

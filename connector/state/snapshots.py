@@ -98,7 +98,7 @@ def load(state: State, sync: str) -> Snapshot:
     with state.read() as connection:
         row = connection.execute(sa.select(SNAPSHOTS).where(SNAPSHOTS.c.sync == sync)).mappings().one_or_none()
     if row is None:
-        return Snapshot(folder, {}, 0)
+        return nothing(state, sync)
     snapshot = Snapshot(folder, row["manifest"], row["generation"])
     remedy = WAYS_OUT.format(sync=sync)
     for file in snapshot.files:
@@ -159,11 +159,15 @@ def store(connection: sa.Connection, sync: str, manifest: dict[str, Any], genera
     connection.execute(sa.insert(SNAPSHOTS), {"sync": sync, "generation": generation, "manifest": manifest})
 
 
+def nothing(state: State, sync: str) -> Snapshot:
+    """The snapshot of a sync that never delivered anything."""
+    return Snapshot(state.folder / "snapshots" / sync, {}, 0)
+
+
 def forget(connection: sa.Connection, state: State, sync: str) -> Snapshot:
     """An empty snapshot in place of the sync's, whose files go with a later sweep."""
-    generation = connection.execute(sa.select(SNAPSHOTS.c.generation).where(SNAPSHOTS.c.sync == sync)).scalar() or 0
     connection.execute(sa.delete(SNAPSHOTS).where(SNAPSHOTS.c.sync == sync))
-    return Snapshot(state.folder / "snapshots" / sync, {}, generation)
+    return nothing(state, sync)
 
 
 def sweep(snapshot: Snapshot) -> None:
