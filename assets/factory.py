@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.checks import check_results, check_specs, dry_run_results
+from assets.checks import DELIVERY, check_results, check_specs, dry_run_results
 from assets.metadata import asset_key, definition_metadata, description, plan_metadata, report_metadata, upstream_key
 from assets.resources import Connector
 from assets.run_config import SyncRunConfig
@@ -104,7 +104,7 @@ class Milestones:
 
     def __call__(self, phase: str, done: int, total: int | None) -> None:
         """Log the phase's progress, or not."""
-        if phase == self._phase and time.monotonic() < self._due:
+        if phase == self._phase and time.monotonic() < self._due and done != total:
             return
         self._phase, self._due = phase, time.monotonic() + PROGRESS_SECONDS
         of_total = f" of {total:,}" if total else ""
@@ -130,8 +130,10 @@ def _ended(report: Report, sync: ProfileSync) -> Events:
     match report.outcome:
         case "green" | "incomplete":
             yield dg.MaterializeResult(asset_key=key, metadata=metadata, check_results=check_results(report, sync, key))
-        case "guarded" | "failed":
+        case "guarded":
             yield from check_results(report, sync, key)
+        case "failed":  # the other checks would pass for want of anything to judge
+            yield from (result for result in check_results(report, sync, key) if result.check_name == DELIVERY)
         case "busy":
             pass  # the run that holds the sync answers the checks
     if report.outcome != "green":

@@ -5,6 +5,7 @@
 >>> report = run_sync(load_project(Path("my-project")), "customers")  # doctest: +SKIP
 """
 
+import logging
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -18,6 +19,10 @@ _HOMES = {
     "Options": "connector.sync",
     "Report": "connector.report",
 }
+
+
+# An edge that wants the log sets it up; without one Python would print warnings a second time.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the public names

@@ -75,7 +75,7 @@ def decide(
     """Which attributes of which rows are due.
 
     Args:
-        candidates: `#key`, `#kh`, `#rh`, `#position`, `#withheld`, each attribute's value and `h:` hash, and `#whole` and
+        candidates: `#key`, `#kh`, `#rh`, `#position`, `#withheld`, each attribute's value and `h:` hash; `#whole`,
             `#tried` as `with_due` adds them.
         stored: The `h:` hashes of the same rows in the snapshot, in the same order; anything where `#position` is -1.
         attributes: At most 64, in the order of the bits of `#withheld` and `#send`.

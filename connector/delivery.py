@@ -281,7 +281,8 @@ class _Sender:
         if now + pause - self._failing_since > self._terms.give_up_after:
             self._halt(
                 None,
-                f"no request succeeded for {self._terms.give_up_after:.0f} s, the last: {outcome.reason}",
+                f"no request succeeded, and the next try would be {now + pause - self._failing_since:.0f} s after the"
+                f" first (delivery.give_up_after: {self._terms.give_up_after:.0f} s); the last: {outcome.reason}",
             )
 
     def _halt(self, error: ConnectorError | None, reason: str = "") -> None:

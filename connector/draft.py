@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -126,7 +127,7 @@ def draft(task: Task, state: State, snapshot: Snapshot, report: Report, progress
     outbox = runs.outbox(state, report.run)
     memory = task.project.settings.memory // 2  # the other half is ours
     spill = outbox.with_suffix(".spool")
-    with task.project.warehouse(sync).open(task.project.root, memory=memory, spill=spill) as reader:
+    with _named(sync), task.project.warehouse(sync).open(task.project.root, memory=memory, spill=spill) as reader:
         cursor = sync.cursor.column if sync.cursor else None
         columns = reader.columns(sync.source.relation)
         mapping = resolve(columns, sync.key, sync.attributes, cursor=cursor, timezone=sync.source.timezone)
@@ -143,6 +144,7 @@ def draft(task: Task, state: State, snapshot: Snapshot, report: Report, progress
     clears = sync.on_removed == "clear"
     removed = _removed(job, sifted, reading, gone, clears=clears)
     change_set = build(sifted, job, removed if clears else removed.clear(), outbox)
+    progress("diff", change_set.planned, change_set.planned)
     shutil.rmtree(spill, ignore_errors=True)
     endpoint = profiles.choose(sync.endpoint, change_set.planned)
     per_call = profiles.limit(task.project.settings.batch.limits, endpoint).per_call
@@ -156,6 +158,15 @@ def draft(task: Task, state: State, snapshot: Snapshot, report: Report, progress
     requests = list(chunks(change_set.lengths, max_profiles=per_call))
     done = [*change_set.idle, *(gone - set(removed[KEY]) if clears else gone)]
     return Draft(mapping, reading, change_set, requests, endpoint, done, counted)
+
+
+@contextmanager
+def _named(sync: ProfileSync) -> Iterator[None]:
+    """A warehouse's errors do not know which sync met them."""
+    try:
+        yield
+    except WarehouseError as error:
+        raise WarehouseError(f"sync '{sync.name}': {error.message}", remedy=error.remedy) from None
 
 
 def discard(state: State, run: str) -> None:
@@ -180,7 +191,8 @@ def guarded(task: Task, drafted: Draft) -> GuardError | None:
         reasons.append(f"{report.removed} of {known} profiles would be cleared, {share}")
     if not reasons or task.options.allow_mass_change:
         return None
-    remedy = 'look at the plan; if the change is meant, run once with --allow-mass-change "reason"'
+    once = '--allow-mass-change "reason" (in Dagster: allow_mass_change)'
+    remedy = f"look at the plan; if the change is meant, run once with {once}"
     return GuardError(f"sync '{task.sync.name}': " + "; ".join(reasons), remedy=remedy)
 
 
@@ -248,6 +260,7 @@ def _told(batches: Iterator[pl.DataFrame], progress: Progress) -> Iterator[pl.Da
         rows += batch.height
         progress("read", rows, None)
         yield batch
+    progress("read", rows, rows)
 
 
 def _removed(job: Job, sifted: Sifted, reading: Reading, gone: AbstractSet[str], *, clears: bool) -> pl.DataFrame:

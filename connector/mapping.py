@@ -104,7 +104,7 @@ def resolve(
         columns: The source's columns.
         key: Column of the custom ID.
         attributes: Batch name to mapping; None takes every other column, by the Cloud Sync conventions.
-        cursor: Column that is not sent without an `attributes` block.
+        cursor: A timestamp or date; without an `attributes` block it is not sent.
         timezone: Zone of naive timestamps.
 
     Raises:
@@ -113,6 +113,8 @@ def resolve(
     problems: list[str] = []
     key_column = _find(columns, key, "key", problems)
     key_typed = _typed_key(key_column, problems) if key_column else None
+    if cursor:
+        _check_cursor(columns, cursor, problems)
     if attributes is None:
         attributes = _conventional(columns, {key_column and key_column.name, _name_of(columns, cursor)}, problems)
     if not attributes and not problems:
@@ -189,6 +191,13 @@ def _rejected(judged: pl.DataFrame, names: list[str]) -> pl.DataFrame:
         for name in names
     ]
     return pl.concat([bad_keys, *bad_values] if suspects.height else [bad_keys])
+
+
+def _check_cursor(columns: Sequence[Column], cursor: str, problems: list[str]) -> None:
+    """A cursor that does not exist, or tells no time, is found out before the first full read was sent."""
+    column = _find(columns, cursor, "cursor", problems)
+    if column and not isinstance(column.dtype, pl.Date | pl.Datetime):
+        problems.append(f"cursor: column '{column.name}' is of type {column.dtype}, a timestamp or date is needed")
 
 
 def _typed_key(column: Column, problems: list[str]) -> Typed | None:

@@ -17,7 +17,7 @@ from connector.commit import Books, Judged, Settled, commit, settled
 from connector.config import Project
 from connector.delivery import Parcel, Terms, Traffic, deliver
 from connector.draft import Draft, Options, Progress, Task, discard, draft, guarded
-from connector.errors import CancelledRunError, ConnectorError, StateError
+from connector.errors import CancelledRunError, ConfigError, ConnectorError, StateError
 from connector.report import Report
 from connector.state import runs, snapshots
 from connector.state.database import State, open_state
@@ -102,7 +102,7 @@ def plan_sync(project: Project, name: str, options: Options = _EVERYTHING, *, pr
             drafted = draft(task, state, _believed(task, state), report, progress or _silent)
         finally:
             discard(state, report.run)
-        killed = bool(runs.unfinished(state, name))
+        opened = runs.unfinished(state, name)
     report = replace(drafted.report, unsent=drafted.report.planned)
     if stopped := guarded(task, drafted):
         report = report.failed(stopped)
@@ -114,7 +114,7 @@ def plan_sync(project: Project, name: str, options: Options = _EVERYTHING, *, pr
         bytes=sum(chunk.bytes for chunk in drafted.chunks),
         minutes=round(max(report.planned - limit.burst, 0) / limit.per_second / 60, 2),
         sample=drafted.change_set.sample,
-        notes=("a run was killed or is under way: the next one first takes over what it delivered",) if killed else (),
+        notes=(*_open_notes(opened), *_tolerance_notes(task, report, drafted.change_set.faulty)),
     )
 
 
@@ -258,10 +258,10 @@ class _Run:
             why.append(f"rows not sent, or with an unknown outcome: {report.unsent}; {again}")
         if exceeds(report.rejected, tolerance.rejected, known):
             allowed = f"tolerance.rejected allows {tolerance.rejected:.0%}"
-            why.append(f"Batch refused {report.rejected} of {known} rows, {allowed}; {see}")
-        if exceeds(faulty, tolerance.invalid, known):
-            allowed = f"tolerance.invalid allows {tolerance.invalid:.0%}"
-            why.append(f"{faulty} of {known} rows are invalid or have a value withheld, {allowed}; {see}")
+            why.append(
+                f"rows that Batch refused: {report.rejected}; {allowed} of the {known} rows that it knows; {see}"
+            )
+        why += _tolerance_notes(self.task, report, faulty)
         return replace(report, outcome="incomplete" if why else "green", reasons=tuple(why))
 
     def _findings(self, drafted: Draft, *, moves: bool) -> Judged:
@@ -290,6 +290,22 @@ class _Run:
             self.lease.check(connection)
             runs.close_run(connection, self.lease, self.lease.run, report.to_dict())
         return report
+
+
+def _tolerance_notes(task: Task, report: Report, faulty: int) -> list[str]:
+    allowed = task.sync.tolerance.invalid
+    if not exceeds(faulty, allowed, report.known):
+        return []
+    what = f"rows that are invalid or have a value withheld: {faulty}"
+    share = f"tolerance.invalid allows {allowed:.0%} of the {report.known} rows that the sync knows"
+    return [f"{what}; {share}; see: connector rejects {report.sync}"]
+
+
+def _open_notes(opened: Sequence[runs.Opened]) -> list[str]:
+    return [
+        f"run {run.id} was killed or is running: of its {run.report['planned']} rows those in flight will be due"
+        for run in opened
+    ]
 
 
 def _with_result(report: Report, result: Settled) -> Report:
@@ -343,7 +359,15 @@ def _believed(task: Task, state: State) -> Snapshot:
 
 def _access(project: Project) -> Access:
     batch = project.settings.batch
-    return Access(batch.base_url, batch.project_key.read(project.root), batch.rest_key.read(project.root))
+    found, missing = [], []
+    for name, secret in (("batch.project_key", batch.project_key), ("batch.rest_key", batch.rest_key)):
+        try:
+            found.append(secret.read(project.root))
+        except ConfigError as error:
+            missing.append(ConfigError(f"{name}: {error.message}", remedy=error.remedy))
+    if missing:
+        raise ConfigError("; ".join(error.message for error in missing), remedy=missing[0].remedy)
+    return Access(batch.base_url, *found)
 
 
 def _silent(_phase: str, _done: int, _total: int | None) -> None:

@@ -11,7 +11,8 @@ TEXT = pl.String()
 
 def conventional(*names: str, cursor: str | None = None) -> dict[str, str]:
     """Attribute keys as they are sent, by column, of a source with a key and these text columns."""
-    columns = [Column("custom_id", TEXT), *(Column(name, TEXT) for name in names)]
+    times = {cursor: pl.Datetime("us")}
+    columns = [Column("custom_id", TEXT), *(Column(name, times.get(name.lower(), TEXT)) for name in names)]
     mapping = resolve(columns, "custom_id", None, cursor=cursor)
     return {attribute.column: attribute.json_key for attribute in mapping.attributes}
 
@@ -29,6 +30,14 @@ def test_conventions() -> None:
     assert found == {
         "DATE__Birth": "date(birth)", "url__site": "url(site)", "Batch__Language": "$language", "Plan": "plan",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("cursor", "word"), [("updated", "did you mean 'updated_at'"), ("city", "timestamp or date")])
+def test_a_cursor_that_tells_no_time_is_refused_before_the_first_read(cursor: str, word: str) -> None:
+    """A misspelt or textual cursor is found out by the first run, not by the one after it."""
+    columns = [Column("custom_id", TEXT), Column("city", TEXT), Column("updated_at", pl.Datetime("us"))]
+    with pytest.raises(WarehouseError, match=word):
+        resolve(columns, "custom_id", None, cursor=cursor)
 
 
 def test_a_prefix_counts_once() -> None:

@@ -1,6 +1,7 @@
 """One way to answer: a JSON document for scripts or tables for people, and an exit status."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from connector.report import Report
 
 if TYPE_CHECKING:  # tables are for those who look at them
     from rich.console import Console
+
+PIPE_COLUMNS = 200
+"""Columns of a line that no terminal wraps: paths and sentences stay whole for grep."""
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C."""
@@ -67,10 +71,12 @@ def refuse(call: Call, error: ConnectorError) -> int:
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """A terminal that takes text as it stands; no colours and 80 columns where there is none."""
+    """A terminal that takes text as it stands; no colours and no narrow lines where there is none."""
     from rich.console import Console  # noqa: PLC0415 - only people wait for it
 
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PIPE_COLUMNS
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=width)
 
 
 def printable(text: str) -> str:

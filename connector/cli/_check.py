@@ -121,17 +121,7 @@ def _state(project: Project) -> str:
 
 def _mapping(sync: ProfileSync, columns: Sequence[Column]) -> Mapping:
     cursor = sync.cursor.column if sync.cursor else None
-    mapping = resolve(columns, sync.key, sync.attributes, cursor=cursor, timezone=sync.source.timezone)
-    if cursor:
-        found = [column for column in columns if column.name.lower() == cursor.lower()]
-        if not found:
-            raise WarehouseError(f"cursor: the source has no column '{cursor}'", remedy="correct cursor, or remove it")
-        if not any(column.dtype.is_(pl.Date) or isinstance(column.dtype, pl.Datetime) for column in found):
-            raise WarehouseError(
-                f"cursor: column '{cursor}' is of type {found[0].dtype}, a timestamp or date is needed",
-                remedy="name another column, or cast it in a query",
-            )
-    return mapping
+    return resolve(columns, sync.key, sync.attributes, cursor=cursor, timezone=sync.source.timezone)
 
 
 def _keys(sync: ProfileSync, reader: Reader, mapping: Mapping, columns: Sequence[Column]) -> _Keys:

@@ -9,9 +9,10 @@ import polars as pl
 from rich.console import Console
 
 from connector.cli._answer import Answer, Call
+from connector.cli._folder import loaded
 from connector.cli._runs import moment
 from connector.cli._tables import table
-from connector.config import Project, find_project, load_project
+from connector.config import Project
 from connector.report import Report
 from connector.state import runs
 from connector.state.database import State, open_state
@@ -25,7 +26,7 @@ REJECTS_SHOWN = 200
 
 def status(call: Call, sync: str | None) -> Answer:
     """The runs of one sync or of all, newest first, and what is due of each."""
-    project = load_project(find_project(call.project))
+    project = loaded(call)
     names = [project.sync(sync).name] if sync else sorted(project.syncs)
     with _state(project) as state:
         reports = [_whole(report) for report in runs.reports(state, sync)] if state else []
@@ -41,7 +42,7 @@ def status(call: Call, sync: str | None) -> Answer:
 
 def rejects(call: Call, sync: str) -> Answer:
     """The sync's rejected and invalid values with their reasons."""
-    project = load_project(find_project(call.project))
+    project = loaded(call)
     name = project.sync(sync).name
     with _state(project) as state:
         rows = runs.rejects(state, name).to_dicts() if state else []

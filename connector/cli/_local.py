@@ -17,9 +17,10 @@ from rich.console import Console
 
 from connector import demo as story
 from connector.cli._answer import Answer, Call, console
+from connector.cli._folder import loaded
 from connector.cli._runs import moment, plan_json
 from connector.cli._tables import table
-from connector.config import find_project, is_loopback, load_project
+from connector.config import is_loopback
 from connector.errors import ConnectorError, UsageError
 from connector.simulator import Served, Simulator, run_forever
 
@@ -84,7 +85,7 @@ def simulate(call: Call, *, port: int, folder: Path | None, project_key: str | N
 
 def _project_keys(call: Call) -> _Keys:
     try:
-        project = load_project(find_project(call.project))
+        project = loaded(call)
         batch = project.settings.batch
         found = [secret.read(project.root).get_secret_value() for secret in (batch.project_key, batch.rest_key)]
     except ConnectorError as error:

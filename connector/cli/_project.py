@@ -7,18 +7,19 @@ from rich.text import Text
 
 from connector.cli._answer import Answer, Call, located, printable
 from connector.cli._check import Step, checked
-from connector.config import Project, find_project, load_project
+from connector.cli._folder import loaded
+from connector.config import Project
 
 
 def validate(call: Call) -> Answer:
     """Read the YAML; an error lists every mistake of every file."""
-    project = load_project(find_project(call.project))
+    project = loaded(call)
     return Answer({"ok": True, "errors": []}, lambda out: _show_project(out, project))
 
 
 def check(call: Call, sync: str | None) -> Answer:
     """Try everything that a run needs: of one sync or of all."""
-    project = load_project(find_project(call.project))
+    project = loaded(call)
     syncs = [project.sync(sync)] if sync else list(project.syncs.values())
     steps = checked(project, syncs)
     failed = [step for step in steps if step.problem]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from connector import errors
 from connector.cli import _tables
 from connector.cli._answer import INTERRUPTED, Answer, Call, console
-from connector.config import find_project, load_project
+from connector.cli._folder import loaded
 from connector.errors import CancelledRunError, ConnectorError
 from connector.report import Report
 from connector.sync import Options, Plan, Progress, plan_sync, run_sync
@@ -23,7 +23,7 @@ _STATUS_BY_CODE = {error.code: error.exit_status for error in ConnectorError.__s
 
 def run(call: Call, sync: str, options: Mapping[str, Any]) -> Answer:
     """Run the sync; a signal ends it as soon as the chunks in flight are settled."""
-    project = load_project(find_project(call.project))
+    project = loaded(call)
     with _cancellable() as signals, _progress(call) as progress:
         try:
             report = run_sync(project, sync, Options(**options), progress=progress)
@@ -38,7 +38,7 @@ def run(call: Call, sync: str, options: Mapping[str, Any]) -> Answer:
 def plan(call: Call, sync: str, options: Mapping[str, Any]) -> Answer:
     """Say what a run would do."""
     call.command = "plan"
-    project = load_project(find_project(call.project))
+    project = loaded(call)
     with _progress(call) as progress:
         planned = plan_sync(project, sync, Options(**options), progress=progress)
     return Answer(plan_json(planned), lambda out: _tables.show_plan(out, planned), exit_status(planned.report))

@@ -2,13 +2,15 @@
 
 from connector.config._dagster import DagsterSettings, Schedule
 from connector.config._profiles import Guard, ProfileSync, Tolerance
-from connector.config._project import Project, find_project, load_project
+from connector.config._project import PROJECT_FILE, PROJECT_VARIABLE, Project, find_project, load_project
 from connector.config._schema import project_schema, sync_schema
 from connector.config._settings import Alerts, BatchSettings, DeliverySettings, ProjectSettings, is_loopback
 from connector.config._source import Cursor, Source
 from connector.config._version import code_version
 
 __all__ = [
+    "PROJECT_FILE",
+    "PROJECT_VARIABLE",
     "Alerts",
     "BatchSettings",
     "Cursor",

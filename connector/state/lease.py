@@ -64,6 +64,15 @@ def hold(state: State, sync: str, run: str) -> Iterator[Lease]:
                 connection.execute(sa.update(LEASES).where(mine).values(run=None, expires=0))
 
 
+def is_held(state: State, sync: str) -> bool:
+    """Whether a process of this host runs the sync now."""
+    try:
+        with _locked(state, sync):
+            return False
+    except BusyError:
+        return True
+
+
 def _taken(state: State, sync: str, run: str) -> Lease:
     host = socket.gethostname()
     with state.write() as connection:

@@ -13,7 +13,7 @@ from connector.outcome import Refusal
 from connector.payload import Chunk
 from connector.state.database import CHUNKS, DUE, REJECTS, RUNS, WAYS_OUT, State, translated
 from connector.state.files import checksum
-from connector.state.lease import Lease
+from connector.state.lease import Lease, is_held
 
 RUNS_KEPT = 200
 """Finished runs that `status` can still show, a sync."""
@@ -180,13 +180,13 @@ def close_run(connection: sa.Connection, lease: Lease, run: str, report: dict[st
 
 
 def reports(state: State, sync: str | None = None) -> list[dict[str, Any]]:
-    """Reports of the last runs, newest first; of one sync or of all. A run that has not ended is `open`."""
+    """Reports of the last runs, newest first; of one sync or of all. Without an end: `running` or `killed`."""
     query = sa.select(RUNS).order_by(RUNS.c.started.desc())
     with state.read() as connection:
         rows = connection.execute(query.where(RUNS.c.sync == sync) if sync else query).mappings().all()
     return [
         {**row["report"], "started": row["started"], "finished": row["finished"]}
-        | ({} if row["finished"] else {"outcome": "open"})
+        | ({} if row["finished"] else {"outcome": "running" if is_held(state, row["sync"]) else "killed"})
         for row in rows
     ]
 

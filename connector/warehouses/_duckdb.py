@@ -308,7 +308,9 @@ def _translated(what: str) -> Iterator[None]:
     except pa.ArrowInvalid:
         raise WarehouseError(f"{what}: the warehouse was closed before the read ended") from None
     except (duckdb.Error, OSError) as error:  # Arrow passes DuckDB's errors on as OSError
-        remedy = "" if _kind(error) in _ABOUT_SQL else "run it in DuckDB to see the row"
+        remedy = (
+            "correct `source` in the sync's YAML" if _kind(error) in _ABOUT_SQL else "run it in DuckDB to see the row"
+        )
         raise WarehouseError(f"{what}: {_sentence(error)}", remedy=remedy) from None
 
 

@@ -93,7 +93,10 @@ def test_comparison_counts_profiles_that_either_side_lacks(tmp_path: Path) -> No
     warehouse = tmp_path / "warehouse.duckdb"
     invented.make(warehouse)
     stranger = {"stranger": {"custom_id": "stranger", "native": {}, "custom": {}}}
-    assert story._compared(warehouse, stranger) == (invented.CUSTOMERS + 1, invented.CUSTOMERS + 1)
+    assert story._compared(warehouse, stranger, frozenset(story._COLUMNS)) == (
+        invented.CUSTOMERS + 1,
+        invented.CUSTOMERS + 1,
+    )
 
 
 def test_example_project_is_right_and_says_that_its_keys_are_no_secrets() -> None:
