@@ -7,9 +7,9 @@ import dagster as dg
 
 from connector.config import ProfileSync, code_version
 from connector.mapping import AttributeMapping
+from connector.plan import Plan
 from connector.report import Report
 from connector.rules import NATIVE_TYPES
-from connector.sync import Plan
 
 COUNTS = (
     "read", "unchanged", "added", "changed", "retried", "removed", "invalid", "withheld", "already_sent", "skipped",

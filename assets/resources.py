@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import httpx
 
 from connector.config import Project
+from connector.plan import Plan, plan_sync
 from connector.report import Report
-from connector.sync import Options, Plan, Progress, plan_sync, run_sync
+from connector.sync import Options, Progress, run_sync
 
 
 @dataclass(frozen=True)

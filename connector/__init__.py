@@ -15,7 +15,7 @@ __all__ = ["Options", "Report", "load_project", "plan_sync", "run_sync"]
 _HOMES = {
     "load_project": "connector.config",
     "run_sync": "connector.sync",
-    "plan_sync": "connector.sync",
+    "plan_sync": "connector.plan",
     "Options": "connector.sync",
     "Report": "connector.report",
 }

@@ -19,10 +19,10 @@ import connector
 from connector import invented
 from connector.config import ProfileSync, Project, load_project
 from connector.errors import ConnectorError, UsageError
+from connector.plan import Plan, plan_sync
 from connector.simulator import Simulator, serve
 from connector.state import runs
 from connector.state.database import open_state
-from connector.sync import Plan, plan_sync
 
 SYNC = "customers"
 FOLDER = Path("connector-demo")

@@ -31,6 +31,10 @@ Progress = Callable[[str, int, int | None], None]
 """Told the phase (`read`, `diff`, `deliver`), the rows done, and how many there are where that is known."""
 
 
+def silent(_phase: str, _done: int, _total: int | None) -> None:
+    """The Progress of those who do not want to know."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What an operator may ask of one run.
@@ -158,6 +162,16 @@ def draft(task: Task, state: State, snapshot: Snapshot, report: Report, progress
     requests = list(chunks(change_set.lengths, max_profiles=per_call))
     done = [*change_set.idle, *(gone - set(removed[KEY]) if clears else gone)]
     return Draft(mapping, reading, change_set, requests, endpoint, done, counted)
+
+
+def tolerance_notes(task: Task, report: Report, faulty: int) -> list[str]:
+    """Why the run is not green although all that can be sent was sent; empty within the tolerance."""
+    allowed = task.sync.tolerance.invalid
+    if not exceeds(faulty, allowed, report.known):
+        return []
+    what = f"rows that are invalid or have a value withheld: {faulty}"
+    share = f"tolerance.invalid allows {allowed:.0%} of the {report.known} rows that the sync knows"
+    return [f"{what}; {share}; see: connector rejects {report.sync}"]
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from connector.api._http import Access
 from connector.commit import Books, Judged, Settled, commit, settled
 from connector.config import Project
 from connector.delivery import Parcel, Terms, Traffic, deliver
-from connector.draft import Draft, Options, Progress, Task, discard, draft, guarded
-from connector.errors import CancelledRunError, ConfigError, ConnectorError, StateError
+from connector.draft import Draft, Options, Progress, Task, discard, draft, guarded, silent, tolerance_notes
+from connector.errors import CancelledRunError, ConnectorError, StateError
 from connector.report import Report
 from connector.state import runs, snapshots
 from connector.state.database import State, open_state
@@ -28,29 +28,6 @@ from connector.state.snapshots import Snapshot
 logger = logging.getLogger(__name__)
 
 _EVERYTHING = Options()
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run would do.
-
-    Attributes:
-        report: The counts; `guarded` where a guard would stop it.
-        by_attribute: Rows whose request would hold the attribute.
-        calls: Requests.
-        bytes: Of all their bodies.
-        minutes: At the configured rate.
-        sample: A few keys, for the operator's eyes only.
-        notes: What else is worth knowing.
-    """
-
-    report: Report
-    by_attribute: dict[str, int]
-    calls: int
-    bytes: int
-    minutes: float
-    sample: list[str]
-    notes: tuple[str, ...] = ()
 
 
 def run_sync(
@@ -78,44 +55,15 @@ def run_sync(
         UsageError: There is no such sync.
     """
     task = Task(project, project.sync(name), options)
-    access = _access(project)
+    access = project.access()
     report = Report(sync=name, run=f"{name}-{uuid.uuid4().hex[:10]}", started=time.time())
     key = access.project_key.get_secret_value()
     try:
         with open_state(project.state_dir, key) as state, hold(state, name, report.run) as lease:
-            return _Run(task, state, lease, progress or _silent).story(report, access, transport)
+            return _Run(task, state, lease, progress or silent).story(report, access, transport)
     except ConnectorError as error:
         logger.warning("sync %s: %s: %s", name, error.code, error.message)
         return report.failed(error)
-
-
-def plan_sync(project: Project, name: str, options: Options = _EVERYTHING, *, progress: Progress | None = None) -> Plan:
-    """Read and diff; send nothing, change nothing.
-
-    Raises:
-        ConnectorError: The plan cannot be made; a guard is no error here, the report tells of it.
-    """
-    task = Task(project, project.sync(name), options)
-    report = Report(sync=name, run=f"{name}-plan-{uuid.uuid4().hex[:10]}", started=time.time())
-    with open_state(project.state_dir, _access(project).project_key.get_secret_value()) as state:
-        try:
-            drafted = draft(task, state, _believed(task, state), report, progress or _silent)
-        finally:
-            discard(state, report.run)
-        opened = runs.unfinished(state, name)
-    report = replace(drafted.report, unsent=drafted.report.planned)
-    if stopped := guarded(task, drafted):
-        report = report.failed(stopped)
-    limit = profiles.limit(project.settings.batch.limits, drafted.endpoint)
-    return Plan(
-        report=report,
-        by_attribute=drafted.change_set.by_attribute,
-        calls=len(drafted.chunks),
-        bytes=sum(chunk.bytes for chunk in drafted.chunks),
-        minutes=round(max(report.planned - limit.burst, 0) / limit.per_second / 60, 2),
-        sample=drafted.change_set.sample,
-        notes=(*_open_notes(opened), *_tolerance_notes(task, report, drafted.change_set.faulty)),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +209,7 @@ class _Run:
             why.append(
                 f"rows that Batch refused: {report.rejected}; {allowed} of the {known} rows that it knows; {see}"
             )
-        why += _tolerance_notes(self.task, report, faulty)
+        why += tolerance_notes(self.task, report, faulty)
         return replace(report, outcome="incomplete" if why else "green", reasons=tuple(why))
 
     def _findings(self, drafted: Draft, *, moves: bool) -> Judged:
@@ -290,22 +238,6 @@ class _Run:
             self.lease.check(connection)
             runs.close_run(connection, self.lease, self.lease.run, report.to_dict())
         return report
-
-
-def _tolerance_notes(task: Task, report: Report, faulty: int) -> list[str]:
-    allowed = task.sync.tolerance.invalid
-    if not exceeds(faulty, allowed, report.known):
-        return []
-    what = f"rows that are invalid or have a value withheld: {faulty}"
-    share = f"tolerance.invalid allows {allowed:.0%} of the {report.known} rows that the sync knows"
-    return [f"{what}; {share}; see: connector rejects {report.sync}"]
-
-
-def _open_notes(opened: Sequence[runs.Opened]) -> list[str]:
-    return [
-        f"run {run.id} was killed or is running: of its {run.report['planned']} rows those in flight will be due"
-        for run in opened
-    ]
 
 
 def _with_result(report: Report, result: Settled) -> Report:
@@ -347,31 +279,4 @@ def _with_traffic(report: Report, traffic: Traffic, start: float) -> Report:
     )
 
 
-def _believed(task: Task, state: State) -> Snapshot:
-    """The snapshot; an empty one where it cannot be believed and everything is sent again anyway."""
-    try:
-        return snapshots.load(state, task.sync.name)
-    except StateError:
-        if not task.options.whole:
-            raise
-        return snapshots.nothing(state, task.sync.name)
-
-
-def _access(project: Project) -> Access:
-    batch = project.settings.batch
-    found, missing = [], []
-    for name, secret in (("batch.project_key", batch.project_key), ("batch.rest_key", batch.rest_key)):
-        try:
-            found.append(secret.read(project.root))
-        except ConfigError as error:
-            missing.append(ConfigError(f"{name}: {error.message}", remedy=error.remedy))
-    if missing:
-        raise ConfigError("; ".join(error.message for error in missing), remedy=missing[0].remedy)
-    return Access(batch.base_url, *found)
-
-
-def _silent(_phase: str, _done: int, _total: int | None) -> None:
-    """Nobody wants to know."""
-
-
-__all__ = ["Options", "Plan", "Progress", "plan_sync", "run_sync"]
+__all__ = ["Options", "Progress", "run_sync"]

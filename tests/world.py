@@ -10,11 +10,12 @@ import duckdb
 import httpx
 
 from connector.config import load_project
+from connector.plan import Plan, plan_sync
 from connector.report import Report
 from connector.simulator import Simulator
 from connector.state import runs
 from connector.state.database import open_state
-from connector.sync import Options, Plan, plan_sync, run_sync
+from connector.sync import Options, run_sync
 
 PROJECT_KEY, REST_KEY = "project_test", "rest_test"
 

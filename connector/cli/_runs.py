@@ -12,8 +12,9 @@ from connector.cli import _tables
 from connector.cli._answer import INTERRUPTED, Answer, Call, console
 from connector.cli._folder import loaded
 from connector.errors import CancelledRunError, ConnectorError
+from connector.plan import Plan, plan_sync
 from connector.report import Report
-from connector.sync import Options, Plan, Progress, plan_sync, run_sync
+from connector.sync import Options, Progress, run_sync
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from connector.cli._answer import printable
+from connector.plan import Plan
 from connector.report import Report
-from connector.sync import Plan
 
 _ROWS = (
     "read", "unchanged", "added", "changed", "retried", "removed", "invalid", "skipped", "withheld",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import connector
+from connector.api._http import Access
 from connector.config._document import Document
 from connector.config._problems import parsed
 from connector.config._profiles import ProfileSync
@@ -46,6 +47,23 @@ class Project:
                 remedy=near or f"it has {listing(self.syncs, 'and')}",
             )
         return self.syncs[name]
+
+    def access(self) -> Access:
+        """Where Batch is, and the keys, read now from where the YAML says they are kept.
+
+        Raises:
+            ConfigError: A key is missing; names all that are.
+        """
+        batch = self.settings.batch
+        found, missing = [], []
+        for name, secret in (("batch.project_key", batch.project_key), ("batch.rest_key", batch.rest_key)):
+            try:
+                found.append(secret.read(self.root))
+            except ConfigError as error:
+                missing.append(ConfigError(f"{name}: {error.message}", remedy=error.remedy))
+        if missing:
+            raise ConfigError("; ".join(error.message for error in missing), remedy=missing[0].remedy)
+        return Access(batch.base_url, *found)
 
     def warehouse(self, sync: ProfileSync) -> Warehouse:
         """The settings of the sync's warehouse."""
