@@ -131,3 +131,22 @@ def test_second_run_of_a_sync_is_busy_while_the_first_runs(served: tuple[World, 
     world.api.clear_faults()
     assert finished(first)[0] == 0
     assert Counter(world.sent()).most_common(1)[0][1] == 1
+
+
+def test_value_that_reverts_after_a_kill_is_sent_again(served: tuple[World, Served]) -> None:
+    """Killed while a call was applied: the snapshot and the warehouse agree again, but Batch holds the other value."""
+    world, _ = served
+    world.sql("delete from customers where orders >= 100")
+    assert finished(start(world))[0] == 0
+    world.sql("update customers set orders = orders + 1000 where custom_id = 'c7'")
+    world.api.inject({"apply": True, "delay": 20})
+    process = start(world)
+    deadline = time.monotonic() + 30
+    while world.held()["c7"]["orders"] != 1007 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    world.sql("update customers set orders = 7 where custom_id = 'c7'")
+    status, report = finished(start(world))
+    assert (status, report["planned"]) == (0, 1)
+    assert world.held() == world.wanted()

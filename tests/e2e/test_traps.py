@@ -254,3 +254,15 @@ def test_half_a_character_in_a_reason_is_no_obstacle(tmp_path: Path) -> None:
     transport = httpx.MockTransport(lambda _request: httpx.Response(202, stream=httpx.ByteStream(body)))
     assert run_sync(load_project(world.folder), "customers", transport=transport).rejected == 1
     assert world.run().accepted == 1
+
+
+def test_what_never_left_is_not_in_doubt(tmp_path: Path) -> None:
+    """A change that an outage kept here and that the warehouse takes back costs no request."""
+    world = make(tmp_path)
+    world.run()
+    world.sql("update customers set a = a + 1000")
+    with outage(world):
+        assert world.run(allow_mass_change="test").unsent == 50
+    world.sql("update customers set a = a - 1000")
+    assert (world.run().outcome, world.run().requests) == ("green", 0)
+    assert world.sent().count("c7") == 2, "the first run and the refused call of the outage"
