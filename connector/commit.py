@@ -88,6 +88,12 @@ class _Ledger:
     refused_bits: npt.NDArray[np.uint64]
     refusals: pl.DataFrame = field(repr=False)
 
+    @property
+    def plain(self) -> bool:
+        """Nothing is in doubt or refused."""
+        known = np.isin(self.outcome, (_UNSENT, _ACCEPTED)).all()
+        return bool(known) and not self.unknown_at.any() and self.refusals.is_empty()
+
     def settled(self) -> Settled:
         partly = (self.outcome == _ACCEPTED) & (self.refused_bits != 0)
         whole = int((self.outcome == _ACCEPTED).sum() - partly.sum())
@@ -117,9 +123,12 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
     chunks = runs.chunk_rows(state, run)
     ledger = _ledger(chunks, list(books.attributes))
     file = snapshots.write(books.snapshot, _snapshot_rows(path, ledger, list(books.attributes))) if chunks else None
-    answers = _answers(path, ledger) if chunks else pl.DataFrame()
-    due = _due_after(runs.due(state, sync), answers, (report["started"], books.quiet), judged)
-    rejects = _rejects_after(runs.rejects(state, sync), _refused(path, ledger) if chunks else None, judged)
+    due, rejects = runs.due(state, sync), runs.rejects(state, sync)
+    # Mostly all was accepted and nothing was open: then the outbox need not be read again to say so.
+    answers = _answers(path, ledger) if chunks and not (ledger.plain and due.is_empty()) else pl.DataFrame()
+    refused = _refused(path, ledger) if chunks and not (ledger.plain and rejects.is_empty()) else None
+    due = _due_after(due, answers, (report["started"], books.quiet), judged)
+    rejects = _rejects_after(rejects, refused, judged)
     manifest = _manifest(books, file, judged, full=bool(report["full"]))
     moved = Snapshot(books.snapshot.folder, manifest, books.snapshot.generation + 1)
     if len(moved.files) > snapshots.FILES_MAX or _remapped(books):
