@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from connector.hashing import HASH, KEY_HASH, NULL, ROW_HASH, UNKNOWN, Hashes
+from connector.hashing import HASH, NULL, ROW_HASH, UNKNOWN, Hashes
 from connector.mapping import KEY, WITHHELD, Attribute
 
 POSITION = "#position"
@@ -161,7 +161,6 @@ def _same(attributes: Sequence[Attribute]) -> pl.Expr:
 
 
 __all__ = [
-    "KEY_HASH",
     "KIND",
     "PLANNED",
     "POSITION",

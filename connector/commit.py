@@ -1,4 +1,4 @@
-"""From settled chunks to the snapshot: the only place where the snapshot moves, and only for rows that Batch accepted.
+"""From settled chunks to the snapshot: the only place where it moves, and only what Batch accepted looks delivered.
 
 A run that ends and a run that was killed are committed by the same code, from the outbox and the chunks' states alone.
 """
@@ -27,7 +27,7 @@ from connector.state.snapshots import AT, DELETED, Snapshot
 _UNSENT, _ACCEPTED, _UNKNOWN, _REFUSED = range(4)
 
 _DUE = list(DUE_SCHEMA)
-_NOW = pl.lit(0.0)
+_AT_ONCE = pl.lit(0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +287,7 @@ def _from_answers(answers: pl.DataFrame, quiet: float) -> pl.DataFrame:
 
 
 def _entries(
-    rows: pl.DataFrame, reason: str, whole: pl.Expr, *, not_before: pl.Expr = _NOW, quiet_until: pl.Expr = _NOW
+    rows: pl.DataFrame, reason: str, whole: pl.Expr, *, not_before: pl.Expr = _AT_ONCE, quiet_until: pl.Expr = _AT_ONCE
 ) -> pl.DataFrame:
     """Due entries (DUE_SCHEMA) of rows that have `key` and `source_hash`."""
     return rows.select(

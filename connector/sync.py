@@ -77,15 +77,16 @@ class _Run:
 
     def story(self, report: Report, access: Access, transport: httpx.AsyncBaseTransport | None) -> Report:
         snapshot = self._recovered()
-        drafted = None
+        allowed = False
         try:
             drafted = draft(self.task, self.state, snapshot, report, self.progress)
             if stopped := guarded(self.task, drafted):
                 return self._ended_early(drafted.report.failed(stopped))
+            allowed = True
         except ConnectorError as error:
             return self._ended_early(report.failed(error))
         finally:
-            if drafted is None:  # also where an interrupt ended the reading: no value may stay behind
+            if not allowed:  # also where an interrupt ended the reading: no value may stay behind
                 discard(self.state, report.run)
         return self._delivered(snapshot, drafted, self._terms(drafted, access, transport))
 
@@ -233,7 +234,6 @@ class _Run:
 
     def _ended_early(self, report: Report) -> Report:
         """Keep the report of a run that sent nothing."""
-        discard(self.state, report.run)
         with self.state.write() as connection:
             self.lease.check(connection)
             runs.close_run(connection, self.lease, self.lease.run, report.to_dict())

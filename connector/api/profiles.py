@@ -1,14 +1,12 @@
 """The two update endpoints: a body of operations in, an outcome for that chunk out."""
 
 from datetime import UTC, datetime
-from typing import Literal, get_args
+from typing import Literal
 
 from connector.api._http import Client, EndpointLimit, Limits, NoAnswerError, NotSentError
 from connector.outcome import Outcome, classify, no_answer, not_sent
 
 Endpoint = Literal["update", "mass_update"]
-
-ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
 
 PATHS: dict[Endpoint, str] = {"update": "/profiles/update", "mass_update": "/profiles/mass-update"}
 

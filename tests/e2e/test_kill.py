@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from connector.simulator import Served, serve
+from connector.simulator import Rate, Served, serve
 from tests.world import World
 
 ROWS = 20_000
@@ -30,7 +30,7 @@ def served(tmp_path: Path) -> Iterator[tuple[World, Served]]:
         yield world, server
 
 
-def start(world: World, *options: str) -> subprocess.Popen[str]:
+def start(world: World, sync: str = "customers") -> subprocess.Popen[str]:
     command = [
         sys.executable,
         "-m",
@@ -38,9 +38,8 @@ def start(world: World, *options: str) -> subprocess.Popen[str]:
         "--project",
         str(world.folder),
         "run",
-        "customers",
+        sync,
         "--json",
-        *options,
     ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
 
@@ -150,3 +149,19 @@ def test_value_that_reverts_after_a_kill_is_sent_again(served: tuple[World, Serv
     status, report = finished(start(world))
     assert (status, report["planned"]) == (0, 1)
     assert world.held() == world.wanted()
+
+
+def test_two_processes_share_one_rate(served: tuple[World, Served]) -> None:
+    """G10: two syncs of one project, run at once, together keep to the documented bucket; none is refused for speed."""
+    world, server = served
+    world.api.configure(update_rate=Rate(300, 1000))
+    world.configure(base_url=server.base_url, limits="{}", delivery="{}")
+    for name, first in (("ones", 0), ("others", 10_000)):
+        query = f"select * from customers where orders >= {first} and orders < {first + 1000}"
+        world.sync(name, source=f"{{query: '{query}'}}", attributes="{orders: orders}", endpoint="update")
+    both = [start(world, name) for name in ("ones", "others")]
+    ended = [finished(process) for process in both]
+    assert [status for status, _ in ended] == [0, 0]
+    assert [report["throttled"] for _, report in ended] == [0, 0]
+    assert world.api.stats["throttled"] == 0
+    assert len(world.held()) == 2000

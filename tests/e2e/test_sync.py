@@ -377,6 +377,7 @@ def test_guards_stop_before_the_first_request(world: World) -> None:
     report = world.run()
     assert (report.outcome, report.exit_status, report.planned, report.unsent) == ("guarded", 4, 751, 751)
     assert world.plan().report.outcome == "guarded"
+    assert list((world.folder / ".connector" / "outbox").iterdir()) == []
     assert world.run(allow_mass_change="new pricing").outcome == "green"
     world.sent()
     world.sql("delete from customers where orders > 1300")

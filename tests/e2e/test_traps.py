@@ -11,8 +11,10 @@ import httpx
 import pytest
 
 from connector.config import load_project
+from connector.state import snapshots
+from connector.state.database import open_state
 from connector.sync import run_sync
-from tests.world import World
+from tests.world import PROJECT_KEY, World
 
 IMPATIENT = "{give_up_after: 1s, in_flight: 1, quiet: 1s}"
 STAMPED = ", now() - interval 3 hour as updated_at"
@@ -266,3 +268,16 @@ def test_what_never_left_is_not_in_doubt(tmp_path: Path) -> None:
     world.sql("update customers set a = a - 1000")
     assert (world.run().outcome, world.run().requests) == ("green", 0)
     assert world.sent().count("c7") == 2, "the first run and the refused call of the outage"
+
+
+def test_many_runs_leave_few_files_and_the_same_answers(tmp_path: Path) -> None:
+    """A snapshot of many small deliveries is folded into one file by itself, and says what it said before."""
+    world = make(tmp_path, rows=10)
+    for number in range(35):
+        world.sql(f"update customers set a = {1000 + number} where custom_id = 'c7'")
+        assert world.run().accepted == (10 if number == 0 else 1)
+    with open_state(world.folder / ".connector", PROJECT_KEY) as state:
+        assert len(snapshots.load(state, "customers").files) < 10
+    assert world.run().requests == 0
+    world.sql("update customers set b = 'new' where custom_id = 'c3'")
+    assert {name: rows for name, rows in world.plan().by_attribute.items() if rows} == {"b": 1}
