@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ import polars as pl
 from connector.changes import KIND, SEND, Kind
 from connector.hashing import HASH, KEY_HASH, ROW_HASH, UNKNOWN, VERSION, self_test
 from connector.mapping import KEY
+from connector.settled import ACCEPTED, REFUSED, UNSENT, outcomes
+from connector.settled import UNKNOWN as UNKNOWN_OUTCOME
 from connector.state import runs, snapshots
 from connector.state.database import State
 from connector.state.files import read_frames
@@ -24,14 +26,11 @@ from connector.state.lease import Lease
 from connector.state.runs import DUE_SCHEMA, ChunkRow
 from connector.state.snapshots import AT, DELETED, Snapshot
 
-_UNSENT, _ACCEPTED, _UNKNOWN, _REFUSED = range(4)
-
 _DUE = list(DUE_SCHEMA)
 _AT_ONCE = pl.lit(0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """What became of a run's planned rows.
 
     Attributes:
@@ -79,8 +78,8 @@ class Books:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ledger:
-    """The state of every row of an outbox, as arrays of its length."""
+class _Results:
+    """The state of every row of an outbox, and of its attributes, as arrays of its length."""
 
     outcome: npt.NDArray[np.int8]
     settled_at: npt.NDArray[np.float64]
@@ -91,19 +90,19 @@ class _Ledger:
     @property
     def plain(self) -> bool:
         """Nothing is in doubt or refused."""
-        known = np.isin(self.outcome, (_UNSENT, _ACCEPTED)).all()
+        known = np.isin(self.outcome, (UNSENT, ACCEPTED)).all()
         return bool(known) and not self.unknown_at.any() and self.refusals.is_empty()
 
     def settled(self) -> Settled:
-        partly = (self.outcome == _ACCEPTED) & (self.refused_bits != 0)
-        whole = int((self.outcome == _ACCEPTED).sum() - partly.sum())
-        rejected = int((self.outcome == _REFUSED).sum() + partly.sum())
+        partly = (self.outcome == ACCEPTED) & (self.refused_bits != 0)
+        whole = int((self.outcome == ACCEPTED).sum() - partly.sum())
+        rejected = int((self.outcome == REFUSED).sum() + partly.sum())
         return Settled(whole, rejected, len(self.outcome) - whole - rejected)
 
 
 def settled(state: State, run: str, attributes: dict[str, str]) -> Settled:
     """What became of a run's rows so far."""
-    return _ledger(runs.chunk_rows(state, run), list(attributes)).settled()
+    return _results(runs.chunk_rows(state, run), list(attributes)).settled()
 
 
 def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None = None) -> Snapshot:
@@ -121,12 +120,12 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
     state, sync = books.state, books.lease.sync
     path = runs.outbox(state, run)
     chunks = runs.chunk_rows(state, run)
-    ledger = _ledger(chunks, list(books.attributes))
-    file = snapshots.write(books.snapshot, _snapshot_rows(path, ledger, list(books.attributes))) if chunks else None
+    results = _results(chunks, list(books.attributes))
+    file = snapshots.write(books.snapshot, _snapshot_rows(path, results, list(books.attributes))) if chunks else None
     due, rejects = runs.due(state, sync), runs.rejects(state, sync)
     # Mostly all was accepted and nothing was open: then the outbox need not be read again to say so.
-    answers = _answers(path, ledger) if chunks and not (ledger.plain and due.is_empty()) else pl.DataFrame()
-    refused = _refused(path, ledger) if chunks and not (ledger.plain and rejects.is_empty()) else None
+    answers = _answers(path, results) if chunks and not (results.plain and due.is_empty()) else pl.DataFrame()
+    refused = _refused(path, results) if chunks and not (results.plain and rejects.is_empty()) else None
     due = _due_after(due, answers, (report["started"], books.quiet), judged)
     rejects = _rejects_after(rejects, refused, judged)
     manifest = _manifest(books, file, judged, full=bool(report["full"]))
@@ -169,48 +168,36 @@ def _manifest(books: Books, file: dict[str, Any] | None, judged: Judged | None, 
     return manifest
 
 
-def _ledger(chunks: list[ChunkRow], names: list[str]) -> _Ledger:
-    rows = np.array([chunk.rows for chunk in chunks], np.int64)
-    outcomes = {"done": _ACCEPTED, "planned": _UNSENT, "sent": _UNKNOWN, "unknown": _UNKNOWN}
-    now = time.time()  # a chunk left `sent` by a kill may have been applied at any moment up to now
-    outcome = np.repeat(np.array([outcomes[chunk.state] for chunk in chunks], np.int8), rows)
-    settled_at = np.repeat(np.array([chunk.settled_at or now for chunk in chunks], np.float64), rows)
-    doubts = [
-        now if chunk.state == "sent" else chunk.unknown_at or (chunk.settled_at if chunk.state == "unknown" else 0.0)
-        for chunk in chunks
-    ]
-    refusals = [
-        (chunk.first + row, attribute, reason) for chunk in chunks for row, attribute, reason in chunk.refusals or ()
-    ]
-    bits = np.zeros(len(outcome), np.uint64)
-    for row, attribute, _reason in refusals:
+def _results(chunks: list[ChunkRow], names: list[str]) -> _Results:
+    rows = outcomes(chunks)
+    bits = np.zeros(len(rows.outcome), np.uint64)
+    outcome = rows.outcome.copy()
+    for row, attribute, _reason in rows.refusals.rows():
         if attribute in names:
             bits[row] |= np.uint64(1 << names.index(attribute))
         else:  # the operation as a whole, or an attribute that we do not know: then nothing of the row is certain
-            outcome[row] = _REFUSED
-    schema = {"row": pl.Int64, "attribute": pl.String, "reason": pl.String}
-    frame = pl.DataFrame(refusals, schema=schema, orient="row")
-    return _Ledger(outcome, settled_at, np.repeat(np.array(doubts, np.float64), rows), bits, frame)
+            outcome[row] = REFUSED
+    return _Results(outcome, rows.settled_at, rows.unknown_at, bits, rows.refusals)
 
 
 def _frames(path: Path, columns: list[str]) -> Iterator[tuple[slice, pl.DataFrame]]:
-    """The outbox's row groups, each with its place in the ledger."""
+    """The outbox's row groups, each with its place among the results."""
     first = 0
     for frame in read_frames(path, columns):
         yield slice(first, first + frame.height), frame
         first += frame.height
 
 
-def _snapshot_rows(path: Path, ledger: _Ledger, names: list[str]) -> Iterator[pl.DataFrame]:
+def _snapshot_rows(path: Path, results: _Results, names: list[str]) -> Iterator[pl.DataFrame]:
     """The snapshot's rows of all that was sent.
 
     What Batch accepted stands with its hash. What it refused, and all that was sent without an answer to believe, is
     UNKNOWN: Batch may hold either value, so neither may ever look delivered, whatever the source says by then.
     """
     for place, frame in _frames(path, [KEY, KEY_HASH, SEND, KIND, *(HASH + name for name in names)]):
-        outcome = ledger.outcome[place]
-        accepted = outcome == _ACCEPTED
-        bits = pl.Series("#doubt", np.where(accepted, ledger.refused_bits[place], frame[SEND].to_numpy()))
+        outcome = results.outcome[place]
+        accepted = outcome == ACCEPTED
+        bits = pl.Series("#doubt", np.where(accepted, results.refused_bits[place], frame[SEND].to_numpy()))
         hashes = [
             pl.when((pl.col("#doubt") // (1 << bit)) % 2 == 1)
             .then(pl.lit(UNKNOWN, pl.UInt64))
@@ -220,24 +207,24 @@ def _snapshot_rows(path: Path, ledger: _Ledger, names: list[str]) -> Iterator[pl
         ]
         rows = frame.with_columns(
             bits,
-            pl.Series(AT, ledger.settled_at[place].astype(np.int64)),
+            pl.Series(AT, results.settled_at[place].astype(np.int64)),
             ((pl.col(KIND) == Kind.REMOVED) & (bits == 0)).alias(DELETED),
         )
-        yield rows.with_columns(hashes).filter(pl.Series(outcome != _UNSENT)).drop("#doubt", SEND, KIND)
+        yield rows.with_columns(hashes).filter(pl.Series(outcome != UNSENT)).drop("#doubt", SEND, KIND)
 
 
-def _answers(path: Path, ledger: _Ledger) -> pl.DataFrame:
+def _answers(path: Path, results: _Results) -> pl.DataFrame:
     """Rows answered or in doubt: `key`, `source_hash`, `outcome`, `unknown_at`, `partly`."""
     parts = []
     for place, frame in _frames(path, [KEY, ROW_HASH]):
         parts.append(
             frame.select(pl.col(KEY).alias("key"), pl.col(ROW_HASH).alias("source_hash")).with_columns(
-                pl.Series("outcome", ledger.outcome[place]),
-                pl.Series("unknown_at", ledger.unknown_at[place]),
-                (pl.Series("partly", ledger.refused_bits[place]) != 0),
+                pl.Series("outcome", results.outcome[place]),
+                pl.Series("unknown_at", results.unknown_at[place]),
+                (pl.Series("partly", results.refused_bits[place]) != 0),
             )
         )
-    return pl.concat(parts).filter(pl.col("outcome") != _UNSENT)
+    return pl.concat(parts).filter(pl.col("outcome") != UNSENT)
 
 
 def _due_after(
@@ -269,7 +256,7 @@ def _undecided(before: pl.DataFrame, answers: pl.DataFrame, started: float) -> p
     """Earlier entries that these answers leave open: other keys', and those sent within their quiet time."""
     when = answers.select("key", "outcome")
     joined = before.join(when, on="key", how="left")
-    answered = pl.col("outcome").is_not_null() & pl.col("outcome").is_in([_ACCEPTED, _REFUSED])
+    answered = pl.col("outcome").is_not_null() & pl.col("outcome").is_in([ACCEPTED, REFUSED])
     waiting = pl.col("quiet_until") > started
     left = joined.filter(~answered | (pl.col("reason") == "withheld") | waiting)
     moved = pl.when(answered & waiting).then("quiet_until").otherwise("not_before").alias("not_before")
@@ -278,11 +265,11 @@ def _undecided(before: pl.DataFrame, answers: pl.DataFrame, started: float) -> p
 
 def _from_answers(answers: pl.DataFrame, quiet: float) -> pl.DataFrame:
     until = pl.col("unknown_at") + quiet
-    doubtful = answers.filter((pl.col("outcome") == _UNKNOWN) | (pl.col("unknown_at") > 0))
-    at_once = pl.when(pl.col("outcome") == _UNKNOWN).then(0.0).otherwise(until)
+    doubtful = answers.filter((pl.col("outcome") == UNKNOWN_OUTCOME) | (pl.col("unknown_at") > 0))
+    at_once = pl.when(pl.col("outcome") == UNKNOWN_OUTCOME).then(0.0).otherwise(until)
     unknown = _entries(doubtful, "unknown", pl.lit(value=True), not_before=at_once, quiet_until=until)
-    whole = pl.col("outcome") == _REFUSED
-    refused = answers.filter(whole | ((pl.col("outcome") == _ACCEPTED) & pl.col("partly")))
+    whole = pl.col("outcome") == REFUSED
+    refused = answers.filter(whole | ((pl.col("outcome") == ACCEPTED) & pl.col("partly")))
     return pl.concat([unknown, _entries(refused, "refused", whole)])
 
 
@@ -300,11 +287,11 @@ def _entries(
     )
 
 
-def _refused(path: Path, ledger: _Ledger) -> tuple[pl.Series, pl.DataFrame]:
+def _refused(path: Path, results: _Results) -> tuple[pl.Series, pl.DataFrame]:
     """The keys that were answered, and `key`, `attribute`, `reason` of what was refused."""
     keys = pl.concat(frame[KEY] for _, frame in _frames(path, [KEY]))
-    answered = keys.filter(pl.Series(np.isin(ledger.outcome, (_ACCEPTED, _REFUSED))))
-    refusals = ledger.refusals.with_columns(keys.gather(ledger.refusals["row"]).alias("key"))
+    answered = keys.filter(pl.Series(np.isin(results.outcome, (ACCEPTED, REFUSED))))
+    refusals = results.refusals.with_columns(keys.gather(results.refusals["row"]).alias("key"))
     return answered, refusals.select("key", "attribute", "reason")
 
 

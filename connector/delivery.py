@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import polars as pl
@@ -33,6 +35,9 @@ REFUSED_MAX = 200
 UNVERIFIED_MAX = 3
 """Answers in a row that cannot be trusted (a captive portal, a changed API) before the run ends."""
 
+UNKNOWN_MAX = 3
+"""Requests in a row with an unknown outcome, where none is repeated, before the run ends: the rest is safer unsent."""
+
 DRAIN_SECONDS = 30.0
 """How long calls in flight are waited for after a stop."""
 
@@ -53,6 +58,7 @@ class Terms:
         in_flight: Calls at a time.
         timeout: Seconds of a whole request.
         give_up_after: Seconds of an outage until the run ends.
+        repeats: A request of unknown outcome is sent again at once; not where a copy would count twice.
         transport: Another way than the network: the local API's in-process door.
     """
 
@@ -62,6 +68,7 @@ class Terms:
     in_flight: int
     timeout: float
     give_up_after: float
+    repeats: bool = True
     transport: httpx.AsyncBaseTransport | None = None
 
 
@@ -141,6 +148,20 @@ class _StoppedError(Exception):
     """The run was told to stop while a chunk was waiting for its turn."""
 
 
+class _Settlement(NamedTuple):
+    """A chunk's end in this run.
+
+    Attributes:
+        state: `done`, `unknown`, or `planned` again: nothing of it was applied.
+        refusals: What Batch refused of it.
+        parts: First row, rows and state of each part, where it had to be split; a part can be `refused` too.
+    """
+
+    state: str
+    refusals: list[Refusal]
+    parts: list[tuple[int, int, str]]
+
+
 class _Sender:
     """The event loop's side: workers that share the chunks, the rate and the opinion on whether Batch is there."""
 
@@ -151,98 +172,126 @@ class _Sender:
         self._traffic = traffic
         self._stop = stop
         self._queue_at_bucket = asyncio.Lock()
+        self._unfinished = False
         self._failing_since: float | None = None
         self._unverified = 0
+        self._unknown = 0
         self._refused = 0
+        self._request_at_fault = False
         self._error: ConnectorError | None = None
         self._burst = rate.burst(terms.limit.burst, terms.limit.per_second, terms.limit.per_call)
 
     async def run(self, bodies: Iterator[tuple[int, Chunk, pl.Series]]) -> None:
+        """Send wave after wave; one that is not acknowledged whole is the last, so that no event overtakes another."""
         terms = self._terms
         async with connect(
             terms.access, timeout=terms.timeout, connections=terms.in_flight, transport=terms.transport
         ) as client:
-            workers = {asyncio.create_task(self._work(client, bodies)) for _ in range(terms.in_flight)}
-            working = workers
-            drained_by = float("inf")
-            while working and time.monotonic() < drained_by:
-                done, working = await asyncio.wait(working, timeout=_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                if any(worker.exception() for worker in done):
-                    self._stop.set()  # the others settle what they have in flight
-                if self._stop.is_set():
-                    drained_by = min(drained_by, time.monotonic() + DRAIN_SECONDS)
-            for worker in working:
-                worker.cancel()  # its chunk stays `sent`: an unknown outcome
-            await asyncio.gather(*working, return_exceptions=True)
-        for worker in workers - working:
-            worker.result()
+            for _, wave in groupby(bodies, key=lambda item: item[1].wave):
+                await self._wave(client, wave)
+                if self._unfinished or self._stop.is_set():
+                    break
         if self._error:
             raise self._error
+
+    async def _wave(self, client: Client, bodies: Iterator[tuple[int, Chunk, pl.Series]]) -> None:
+        workers = {asyncio.create_task(self._work(client, bodies)) for _ in range(self._terms.in_flight)}
+        working = workers
+        drained_by = float("inf")
+        while working and time.monotonic() < drained_by:
+            done, working = await asyncio.wait(working, timeout=_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if any(worker.exception() for worker in done):
+                self._stop.set()  # the others settle what they have in flight
+            if self._stop.is_set():
+                drained_by = min(drained_by, time.monotonic() + DRAIN_SECONDS)
+        for worker in working:
+            worker.cancel()  # its chunk stays `sent`: an unknown outcome
+        await asyncio.gather(*working, return_exceptions=True)
+        for worker in workers - working:
+            worker.result()
 
     async def _work(self, client: Client, bodies: Iterator[tuple[int, Chunk, pl.Series]]) -> None:
         while not self._stop.is_set() and (item := next(bodies, None)):
             number, chunk, operations = item
-            try:
-                state, refusals = await self._chunk(client, number, operations)
-            except _StoppedError as stopped:
-                state, refusals = str(stopped), []
-            runs.settle(self._state, self._lease, number, state, refusals)
-            if state == "done":
+            if chunk.closes is not None and chunk.closes <= time.time():
+                self._unfinished = True
+                self._note("events became too old for Batch while they waited to be sent")
+                continue  # it stays `planned`: the next run judges its events one by one
+            settled = await self._chunk(client, number, operations)
+            runs.settle(self._state, self._lease, number, *settled)
+            if settled.state == "done":
                 self._traffic.settled += chunk.rows
+            else:
+                self._unfinished = True
 
-    async def _chunk(self, client: Client, number: int, operations: pl.Series) -> tuple[str, list[Refusal]]:
-        """The chunk's final state and refusals; halves what Batch will not take until the guilty row is alone."""
+    async def _chunk(self, client: Client, number: int, operations: pl.Series) -> _Settlement:
+        """Sends a chunk; halves what Batch will not take until the guilty row is alone."""
         refusals: list[Refusal] = []
-        unknown = False
-        parts = [(0, operations)]
-        while parts:
-            first, part = parts.pop(0)
-            outcome, doubtful = await self._settled(client, number, part, unknown=unknown)
-            # Once a part was applied the chunk is no longer as it was: stopped now, its rows are due whole.
-            unknown |= doubtful or outcome.verdict is Verdict.ACCEPTED
-            match outcome.verdict:
-                case Verdict.ACCEPTED:
-                    refusals += [refusal._replace(row=refusal.row + first) for refusal in outcome.refusals]
-                case Verdict.SPLIT if len(part) > 1:
-                    half = len(part) // 2
-                    parts = [(first, part.head(half)), (first + half, part.slice(half)), *parts]
-                case Verdict.SPLIT:
-                    refusals.append(Refusal(first, None, outcome.reason))
-                    self._refused += 1
-                    if self._refused >= REFUSED_MAX:
-                        refused = f"Batch refused {self._refused} rows in a row, one by one: {outcome.reason}"
-                        self._halt(ApiError(refused, remedy="the request is at fault: look for a newer connector"))
-                        return ("unknown" if unknown else "planned"), []
-                case _:
-                    return ("unknown" if unknown else "planned"), []
-        return "done", refusals
+        parts: list[tuple[int, int, str]] = []
+        waiting = [(0, operations, False)]
+        while waiting:
+            first, part, doubtful = waiting.pop(0)
+            outcome, doubtful = await self._settled(client, number, part, doubtful=doubtful)
+            if outcome.verdict is Verdict.SPLIT and len(part) > 1:
+                half = len(part) // 2
+                waiting = [(first, part.head(half), doubtful), (first + half, part.slice(half), doubtful), *waiting]
+                continue
+            state = "unknown" if doubtful else "planned"
+            if outcome.verdict is Verdict.ACCEPTED:
+                state = "done"
+                refusals += [refusal._replace(row=refusal.row + first) for refusal in outcome.refusals]
+            elif outcome.verdict is Verdict.SPLIT:
+                state = "refused"
+                refusals.append(Refusal(first, None, outcome.reason))
+                self._count_refused(outcome.reason)
+            parts.append((first, len(part), state))
+            if state not in ("done", "refused"):
+                parts += [(at, len(rest), "unknown" if doubt else "planned") for at, rest, doubt in waiting]
+                break
+        if self._request_at_fault:  # then nothing is wrong with the rows
+            cleared = {at for at, _, state in parts if state == "refused"}
+            parts = [(at, rows, "planned" if at in cleared else state) for at, rows, state in parts]
+            refusals = [refusal for refusal in refusals if refusal.row not in cleared]
+        states = {state for _, _, state in parts}
+        whole = "done" if states <= {"done", "refused"} else "unknown" if len(parts) > 1 else parts[0][2]
+        return _Settlement(whole, refusals, parts if len(parts) > 1 or "refused" in states else [])
 
-    async def _settled(self, client: Client, number: int, part: pl.Series, *, unknown: bool) -> tuple[Outcome, bool]:
+    def _count_refused(self, reason: str) -> None:
+        """After so many rows in a row, each refused alone, it is the request that is at fault, which ends the run."""
+        self._refused += 1
+        if self._refused >= REFUSED_MAX:
+            self._request_at_fault = True
+            refused = f"Batch refused {self._refused} rows in a row, one by one: {reason}"
+            self._halt(ApiError(refused, remedy="the request is at fault: look for a newer connector"))
+
+    async def _settled(self, client: Client, number: int, part: pl.Series, *, doubtful: bool) -> tuple[Outcome, bool]:
         """The same bytes, until there is an outcome to act on; and whether an attempt may have been applied unseen."""
         content = body(part)
-        doubtful = False
         outcome = Outcome(Verdict.LATER, "")
-        for attempt in range(TRIES):
-            await self._pace(len(part), "unknown" if unknown or doubtful else "planned")
-            runs.mark_sent(self._state, self._lease, number)
-            self._traffic.requests += 1
-            self._traffic.retries += attempt > 0
-            self._traffic.bytes += len(content)
-            outcome = await profiles.send(client, self._terms.endpoint, content, len(part))
-            if outcome.verdict in (Verdict.UNKNOWN, Verdict.UNVERIFIED):
-                doubtful = True
-                runs.mark_unknown(self._state, self._lease, number)
-            if not await self._again(outcome, attempt, "unknown" if unknown or doubtful else "planned"):
-                break
-        else:
-            self._note(f"a chunk was tried {TRIES} times, the last: {outcome.reason}")
+        try:
+            for attempt in range(TRIES):
+                await self._pace(len(part))
+                runs.mark_sent(self._state, self._lease, number)
+                self._traffic.requests += 1
+                self._traffic.retries += attempt > 0
+                self._traffic.bytes += len(content)
+                outcome = await profiles.send(client, self._terms.endpoint, content, len(part))
+                if outcome.verdict in (Verdict.UNKNOWN, Verdict.UNVERIFIED):
+                    doubtful = True
+                    runs.mark_unknown(self._state, self._lease, number)
+                if not await self._again(outcome, attempt):
+                    break
+            else:
+                self._note(f"a chunk was tried {TRIES} times, the last: {outcome.reason}")
+        except _StoppedError:
+            logger.debug("chunk %d waits for the next run", number)
         return outcome, doubtful
 
-    async def _again(self, outcome: Outcome, attempt: int, state: str) -> bool:
+    async def _again(self, outcome: Outcome, attempt: int) -> bool:
         """Whether the same bytes go once more, after the wait that this takes."""
         match outcome.verdict:
             case Verdict.ACCEPTED | Verdict.SPLIT:
-                self._failing_since, self._unverified = None, 0
+                self._failing_since, self._unverified, self._unknown = None, 0, 0
                 self._refused = 0 if outcome.verdict is Verdict.ACCEPTED else self._refused
                 return False
             case Verdict.STOP:
@@ -259,11 +308,18 @@ class _Sender:
                         f"{self._unverified} answers in a row that cannot be trusted, the last: {outcome.reason}",
                     )
                 return False
+            case Verdict.UNKNOWN if not self._terms.repeats:
+                self._unknown += 1
+                if self._unknown >= UNKNOWN_MAX:
+                    self._halt(
+                        None, f"{self._unknown} requests in a row with an unknown outcome, the last: {outcome.reason}"
+                    )
+                return False
             case Verdict.LATER | Verdict.UNKNOWN:
-                await self._wait(outcome, attempt, state)
+                await self._wait(outcome, attempt)
                 return True
 
-    async def _wait(self, outcome: Outcome, attempt: int, state: str) -> None:
+    async def _wait(self, outcome: Outcome, attempt: int) -> None:
         """Full jitter, or what Batch asks for; then every sender is held, in every process on this state."""
         self._traffic.throttled += outcome.throttled
         logger.info("sync %s: %s; attempt %d", self._lease.sync, outcome.reason, attempt + 1)
@@ -273,7 +329,7 @@ class _Sender:
             rate.hold(self._state, self._terms.endpoint, pause)
         self._watch_outage(outcome, pause)
         if attempt + 1 < TRIES:
-            await self._sleep(pause, state)
+            await self._sleep(pause)
 
     def _watch_outage(self, outcome: Outcome, pause: float) -> None:
         now = time.monotonic()
@@ -296,11 +352,11 @@ class _Sender:
         if not self._traffic.reasons:
             self._traffic.reasons.append(reason)
 
-    async def _pace(self, profiles_: int, state: str) -> None:
+    async def _pace(self, profiles_: int) -> None:
         """Wait for this body's share of the rate; one worker at a time, so that they leave in order."""
         async with self._queue_at_bucket:
             if self._stop.is_set():
-                raise _StoppedError(state)
+                raise _StoppedError
             limit = self._terms.limit
             wait = rate.reserve(
                 self._state, self._terms.endpoint, profiles_, per_second=limit.per_second, burst=self._burst
@@ -308,20 +364,20 @@ class _Sender:
             start = time.monotonic()
             try:
                 while wait > 0:
-                    await self._sleep(wait, state)
+                    await self._sleep(wait)
                     wait = rate.held(self._state, self._terms.endpoint)
             finally:
                 self._traffic.waited += time.monotonic() - start
 
-    async def _sleep(self, seconds: float, state: str) -> None:
+    async def _sleep(self, seconds: float) -> None:
         """Sleep, but not through a stop."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if self._stop.is_set():
-                raise _StoppedError(state)
+                raise _StoppedError
             await asyncio.sleep(min(left, _POLL_SECONDS))
         if self._stop.is_set():
-            raise _StoppedError(state)
+            raise _StoppedError
 
 
 __all__ = ["DRAIN_SECONDS", "TRIES", "Parcel", "Terms", "Traffic", "deliver"]

@@ -4,18 +4,18 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 
 from connector._model import exceeds
 from connector.api import profiles
 from connector.changes import Kind
-from connector.config import ProfileSync, Project
+from connector.config import ProfileSync
 from connector.errors import GuardError, StateError, WarehouseError
 from connector.hashing import KEY_HASH, key_hashes
 from connector.mapping import KEY, Mapping, keys, resolve
@@ -25,38 +25,8 @@ from connector.report import Report, Seconds
 from connector.state import runs
 from connector.state.database import State
 from connector.state.snapshots import Snapshot
+from connector.task import Progress, Task, named, told
 from connector.warehouses._base import Keys, Latest, Reader, Window
-
-Progress = Callable[[str, int, int | None], None]
-"""Told the phase (`read`, `diff`, `deliver`), the rows done, and how many there are where that is known."""
-
-
-def silent(_phase: str, _done: int, _total: int | None) -> None:
-    """The Progress of those who do not want to know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What an operator may ask of one run.
-
-    Attributes:
-        full: Read the whole source, cursor or not.
-        resend: Send every row whole.
-        limit: Plan at most so many rows; the others stay due.
-        keys: Read only these keys.
-        allow_mass_change: The reason why the guards may be passed this once.
-    """
-
-    full: bool = False
-    resend: bool = False
-    limit: int | None = None
-    keys: tuple[str, ...] = ()
-    allow_mass_change: str | None = None
-
-    @property
-    def whole(self) -> bool:
-        """Everything is sent again, so that what was delivered before need not be known."""
-        return self.resend and self.limit is None and not self.keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +77,28 @@ class Draft:
         """Type by attribute name."""
         return _types(self.mapping)
 
+    @property
+    def outbox(self) -> Path:
+        """The change set's file."""
+        return self.change_set.path
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A sync of a project, and what the operator asks of it this time."""
+    @property
+    def by_attribute(self) -> dict[str, int]:
+        """Rows whose request holds it, by attribute name."""
+        return self.change_set.by_attribute
 
-    project: Project
-    sync: ProfileSync
-    options: Options
+    @property
+    def sample(self) -> list[str]:
+        """A few keys."""
+        return self.change_set.sample
+
+    @property
+    def faulty(self) -> int:
+        """Rows that are invalid or have a value withheld."""
+        return self.change_set.faulty
 
 
-def draft(task: Task, state: State, snapshot: Snapshot, report: Report, progress: Progress) -> Draft:
+def draft(task: Task[ProfileSync], state: State, snapshot: Snapshot, report: Report, progress: Progress) -> Draft:
     """Read the source and make the change set, in the outbox under the report's run.
 
     Raises:
@@ -131,7 +112,7 @@ def draft(task: Task, state: State, snapshot: Snapshot, report: Report, progress
     outbox = runs.outbox(state, report.run)
     memory = task.project.settings.memory // 2  # the other half is ours
     spill = outbox.with_suffix(".spool")
-    with _named(sync), task.project.warehouse(sync).open(task.project.root, memory=memory, spill=spill) as reader:
+    with named(sync), task.project.warehouse(sync).open(task.project.root, memory=memory, spill=spill) as reader:
         cursor = sync.cursor.column if sync.cursor else None
         columns = reader.columns(sync.source.relation)
         mapping = resolve(columns, sync.key, sync.attributes, cursor=cursor, timezone=sync.source.timezone)
@@ -140,7 +121,7 @@ def draft(task: Task, state: State, snapshot: Snapshot, report: Report, progress
         job = Job(mapping, snapshot, snapshot.index(), due, state.seed, task.options.resend, task.options.limit)
         found: set[str] = set()
         batches = _batches(task, reader, mapping, reading, found)
-        sifted = sift(_told(batches, progress), job, spill)
+        sifted = sift(told(batches, progress), job, spill)
     _refuse_duplicates(sync, sifted)
     read_seconds = time.monotonic() - start
     progress("diff", 0, None)
@@ -164,33 +145,7 @@ def draft(task: Task, state: State, snapshot: Snapshot, report: Report, progress
     return Draft(mapping, reading, change_set, requests, endpoint, done, counted)
 
 
-def tolerance_notes(task: Task, report: Report, faulty: int) -> list[str]:
-    """Why the run is not green although all that can be sent was sent; empty within the tolerance."""
-    allowed = task.sync.tolerance.invalid
-    if not exceeds(faulty, allowed, report.known):
-        return []
-    what = f"rows that are invalid or have a value withheld: {faulty}"
-    share = f"tolerance.invalid allows {allowed:.0%} of the {report.known} rows that the sync knows"
-    return [f"{what}; {share}; see: connector rejects {report.sync}"]
-
-
-@contextmanager
-def _named(sync: ProfileSync) -> Iterator[None]:
-    """A warehouse's errors do not know which sync met them."""
-    try:
-        yield
-    except WarehouseError as error:
-        raise WarehouseError(f"sync '{sync.name}': {error.message}", remedy=error.remedy) from None
-
-
-def discard(state: State, run: str) -> None:
-    """Remove a draft's files: values lie in the outbox only while a run is open."""
-    path = runs.outbox(state, run)
-    shutil.rmtree(path.with_suffix(".spool"), ignore_errors=True)
-    path.unlink(missing_ok=True)
-
-
-def guarded(task: Task, drafted: Draft) -> GuardError | None:
+def guarded(task: Task[ProfileSync], drafted: Draft) -> GuardError | None:
     """The guard that stops this change set, if one does and the operator did not lift it."""
     guard, report = task.sync.guard, drafted.report
     known = report.known - report.added
@@ -210,7 +165,7 @@ def guarded(task: Task, drafted: Draft) -> GuardError | None:
     return GuardError(f"sync '{task.sync.name}': " + "; ".join(reasons), remedy=remedy)
 
 
-def _require_same_key(task: Task, snapshot: Snapshot) -> None:
+def _require_same_key(task: Task[ProfileSync], snapshot: Snapshot) -> None:
     before = snapshot.manifest.get("key", task.sync.key)
     if before != task.sync.key and not task.options.resend:
         raise StateError(
@@ -219,7 +174,9 @@ def _require_same_key(task: Task, snapshot: Snapshot) -> None:
         )
 
 
-def _how_to_read(task: Task, now: datetime, snapshot: Snapshot, mapping: Mapping, again: tuple[str, ...]) -> Reading:
+def _how_to_read(
+    task: Task[ProfileSync], now: datetime, snapshot: Snapshot, mapping: Mapping, again: tuple[str, ...]
+) -> Reading:
     """The whole source, what is new by the cursor, or the keys that were asked for."""
     sync, options, manifest = task.sync, task.options, snapshot.manifest
     cursor, last = sync.cursor, manifest.get("cursor")
@@ -250,7 +207,9 @@ def _keys_again(due: pl.DataFrame, rejects: pl.DataFrame) -> tuple[str, ...]:
     return tuple(sorted({*due["key"], *invalid["key"]}))
 
 
-def _batches(task: Task, reader: Reader, mapping: Mapping, reading: Reading, found: set[str]) -> Iterator[pl.DataFrame]:
+def _batches(
+    task: Task[ProfileSync], reader: Reader, mapping: Mapping, reading: Reading, found: set[str]
+) -> Iterator[pl.DataFrame]:
     """Record batches in which no row comes twice; the keys of `reading.keys` that exist are put into `found`."""
     relation = task.sync.source.relation
     latest = None
@@ -266,15 +225,6 @@ def _batches(task: Task, reader: Reader, mapping: Mapping, reading: Reading, fou
         window = reading.window
         for batch in reader.read(relation, mapping.columns, window, latest=latest):
             yield batch.filter(~keys(mapping, batch)[KEY].is_in(seen).fill_null(value=False)) if reading.keys else batch
-
-
-def _told(batches: Iterator[pl.DataFrame], progress: Progress) -> Iterator[pl.DataFrame]:
-    rows = 0
-    for batch in batches:
-        rows += batch.height
-        progress("read", rows, None)
-        yield batch
-    progress("read", rows, rows)
 
 
 def _removed(job: Job, sifted: Sifted, reading: Reading, gone: AbstractSet[str], *, clears: bool) -> pl.DataFrame:

@@ -111,10 +111,10 @@ def resolve(
         WarehouseError: A column is missing, or its type cannot become what the mapping asks; all mistakes at once.
     """
     problems: list[str] = []
-    key_column = _find(columns, key, "key", problems)
-    key_typed = _typed_key(key_column, problems) if key_column else None
+    key_column = find(columns, key, "key", problems)
+    key_typed = typed_key(key_column, problems) if key_column else None
     if cursor:
-        _check_cursor(columns, cursor, problems)
+        check_cursor(columns, cursor, problems)
     if attributes is None:
         attributes = _conventional(columns, {key_column and key_column.name, _name_of(columns, cursor)}, problems)
     if not attributes and not problems:
@@ -124,7 +124,7 @@ def resolve(
         problems.append(f"{len(attributes)} attributes, an operation takes {ATTRIBUTES_MAX}; {remedy}")
     pairs = []
     for name, mapping in attributes.items():
-        if column := _find(columns, mapping.column, f"attribute '{name}'", problems):
+        if column := find(columns, mapping.column, f"attribute '{name}'", problems):
             pairs += _typed_attribute(name, mapping, column, timezone, problems)
     if problems or key_column is None or key_typed is None:
         raise WarehouseError("; ".join(problems), remedy="correct the mapping or the source")
@@ -141,9 +141,9 @@ def apply(mapping: Mapping, frame: pl.DataFrame) -> Mapped:
     names = [attribute.name for attribute in mapping.attributes]
     judged = as_source(frame).select(
         mapping.key.value.alias(KEY),
-        _reason(mapping.key.rules).alias("#reason"),
+        reason(mapping.key.rules).alias("#reason"),
         *(value.value.alias(name) for name, value in zip(names, mapping.values, strict=True)),
-        *(_reason(value.rules).alias(f"#reason {name}") for name, value in zip(names, mapping.values, strict=True)),
+        *(reason(value.rules).alias(f"#reason {name}") for name, value in zip(names, mapping.values, strict=True)),
     )
     withheld = pl.sum_horizontal(
         pl.lit(0, pl.UInt64),
@@ -165,14 +165,16 @@ def keys(mapping: Mapping, frame: pl.DataFrame) -> pl.DataFrame:
         mapping: From `resolve`.
         frame: Holds at least `mapping.key_column`.
     """
-    return as_source(frame).select(mapping.key.value.alias(KEY), _reason(mapping.key.rules).alias("reason"))
+    return as_source(frame).select(mapping.key.value.alias(KEY), reason(mapping.key.rules).alias("reason"))
 
 
-def _reason(broken: Sequence[Rule]) -> pl.Expr:
-    """The first broken rule's reason (Categorical text), null where none is."""
-    return pl.coalesce(
-        *(pl.when(rule.broken).then(pl.lit(rule.reason)) for rule in broken), pl.lit(None, dtype=pl.String)
-    )
+def reason(broken: Sequence[Rule]) -> pl.Expr:
+    """The first broken rule's reason (String), null where none is."""
+    return pl.coalesce(*(pl.when(rule.broken).then(_told(rule)) for rule in broken), pl.lit(None, dtype=pl.String))
+
+
+def _told(rule: Rule) -> pl.Expr:
+    return rule.reason if isinstance(rule.reason, pl.Expr) else pl.lit(rule.reason)
 
 
 def _rejected(judged: pl.DataFrame, names: list[str]) -> pl.DataFrame:
@@ -193,14 +195,15 @@ def _rejected(judged: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     return pl.concat([bad_keys, *bad_values] if suspects.height else [bad_keys])
 
 
-def _check_cursor(columns: Sequence[Column], cursor: str, problems: list[str]) -> None:
-    """A cursor that does not exist, or tells no time, is found out before the first full read was sent."""
-    column = _find(columns, cursor, "cursor", problems)
+def check_cursor(columns: Sequence[Column], cursor: str, problems: list[str]) -> None:
+    """Note a cursor that does not exist or tells no time: it is found out before the first full read was sent."""
+    column = find(columns, cursor, "cursor", problems)
     if column and not isinstance(column.dtype, pl.Date | pl.Datetime):
         problems.append(f"cursor: column '{column.name}' is of type {column.dtype}, a timestamp or date is needed")
 
 
-def _typed_key(column: Column, problems: list[str]) -> Typed | None:
+def typed_key(column: Column, problems: list[str]) -> Typed | None:
+    """The custom ID's expressions; None, and a problem noted, where the column cannot be a key."""
     try:
         return values.key_text(column.name, column.dtype)
     except UnsupportedError as error:
@@ -222,7 +225,7 @@ def _typed_attribute(
     return [(attribute, Typed(value.value, value.rules + rules.native_rules(name, value.value)))]
 
 
-def _find(columns: Sequence[Column], name: str, role: str, problems: list[str]) -> Column | None:
+def find(columns: Sequence[Column], name: str, role: str, problems: list[str]) -> Column | None:
     """The column of that name; without case where only one is meant. A miss is noted in `problems`."""
     exact = [column for column in columns if column.name == name]
     loose = exact or [column for column in columns if column.name.lower() == name.lower()]
@@ -235,7 +238,7 @@ def _find(columns: Sequence[Column], name: str, role: str, problems: list[str]) 
 
 
 def _name_of(columns: Sequence[Column], name: str | None) -> str | None:
-    found = _find(columns, name, "", []) if name else None
+    found = find(columns, name, "", []) if name else None
     return found.name if found else None
 
 
@@ -247,7 +250,7 @@ def _conventional(
     for column in columns:
         if column.name in not_sent:
             continue
-        name, type_ = _conventional_name(column.name)
+        name, type_ = conventional_name(column.name)
         if name in found:
             both = f"columns '{found[name].column}' and '{column.name}' both become attribute '{name}'"
             problems.append(f"{both}; map one of them under attributes")
@@ -261,7 +264,8 @@ def _conventional(
     return found
 
 
-def _conventional_name(column: str) -> tuple[str, AttributeType | None]:
+def conventional_name(column: str) -> tuple[str, AttributeType | None]:
+    """The attribute's name and type that Batch Cloud Sync makes of a column: `date__x`, `url__x`, `batch__x`, any."""
     prefix, separator, rest = column.lower().partition("__")
     match prefix if separator and rest else "":
         case "date":

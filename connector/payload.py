@@ -7,9 +7,20 @@ import numpy as np
 import polars as pl
 
 from connector.changes import SEND
+from connector.event_mapping import EVENT_ID, ID, NAME, OCCURRED_AT, TIME, EventAttribute
 from connector.mapping import KEY, Attribute
 
 OPERATION = "#operation"
+EVENT = "#event"
+
+LATE = "#late"
+"""Boolean: the event is sent as if it happened now, with its real time as an attribute."""
+
+EVENTS_MAX = 15
+"""Events of one operation. Source: Batch's update page as third parties read it."""
+
+EVENT_BYTES_MAX = 25_000
+"""Bytes of one event's JSON. Same source; whether it counts bytes or characters is unknown, bytes are the larger."""
 
 BODY_BYTES_MAX = 4_000_000
 """Bytes of one request body. Batch documents no maximum: this one is ours, to stay clear of common gateways' 10 MB."""
@@ -22,11 +33,15 @@ class Chunk(NamedTuple):
         first: The first row's number in the outbox, from 0.
         rows: How many, at least 1.
         bytes: Length of the request body.
+        wave: Chunks of one wave may be in flight together; a later wave's leave when all of it is acknowledged.
+        closes: When Batch stops taking its oldest event, in seconds since 1970; None: never.
     """
 
     first: int
     rows: int
     bytes: int
+    wave: int = 0
+    closes: float | None = None
 
 
 def operations(rows: pl.DataFrame, attributes: Sequence[Attribute]) -> pl.Series:
@@ -50,6 +65,47 @@ def operations(rows: pl.DataFrame, attributes: Sequence[Attribute]) -> pl.Series
         pl.concat_str(*fields, separator=",", ignore_nulls=True), pl.lit("}}"),
     )  # fmt: skip
     return rows.select(operation.alias(OPERATION)).to_series()
+
+
+def events(rows: pl.DataFrame, attributes: Sequence[EventAttribute], *, with_id: bool) -> pl.Series:
+    """One event a row, as JSON text: `{"name":…,"time":…,"attributes":{…}}`; what is null is left out.
+
+    Args:
+        rows: `#name`, `#time`, `#id`, `#late` and each attribute's value. A late event has no `time`, so that Batch
+            takes the time of reception, and its own as `date(occurred_at)`.
+        attributes: The attributes to send.
+        with_id: Whether `#id` goes as the attribute `event_id`.
+    """
+    time = pl.col(TIME).cast(pl.Datetime("ms", "UTC"))
+    late = pl.col(LATE)
+    fields = [
+        *([_member(EVENT_ID, pl.col(ID))] if with_id else []),
+        *(
+            pl.when(pl.col(attribute.name).is_not_null()).then(_event_member(attribute, rows.schema[attribute.name]))
+            for attribute in attributes
+        ),
+        pl.when(late).then(_member(f"date({OCCURRED_AT})", _rfc3339(time))),
+    ]
+    joined = pl.concat_str(*fields, separator=",", ignore_nulls=True)
+    event = pl.concat_str(
+        pl.lit('{"name":"'), NAME, pl.lit('"'),  # a name is a-z, 0-9 and _ alone
+        pl.when(~late).then(pl.concat_str(pl.lit(',"time":"'), _rfc3339(time), pl.lit('"'))),
+        pl.lit(',"attributes":{'), joined, pl.lit("}}"), ignore_nulls=True,
+    )  # fmt: skip
+    return rows.select(event.alias(EVENT)).to_series()
+
+
+def event_operations(keys: pl.Series, events: pl.Series) -> pl.Series:
+    """One update operation a row, as JSON text: `{"identifiers":{"custom_id":…},"events":[…]}`.
+
+    Args:
+        keys: The custom IDs.
+        events: Each profile's events in order, as JSON text with commas between.
+    """
+    operation = pl.concat_str(
+        pl.lit('{"identifiers":{'), _member("custom_id", pl.col(KEY)), pl.lit('},"events":['), EVENT, pl.lit("]}")
+    )
+    return pl.DataFrame([keys.alias(KEY), events.alias(EVENT)]).select(operation.alias(OPERATION)).to_series()
 
 
 def body(operations: pl.Series) -> bytes:
@@ -82,14 +138,23 @@ def _member(name: str, value: pl.Expr) -> pl.Expr:
     return pl.struct(value.alias(name)).struct.json_encode().str.strip_prefix("{").str.strip_suffix("}")
 
 
+def _event_member(attribute: EventAttribute, dtype: pl.DataType) -> pl.Expr:
+    """As `_member`; what is nested is JSON text already."""
+    if attribute.type == "object":
+        return pl.concat_str(pl.lit(f'"{attribute.json_key}":'), attribute.name)
+    return _member(attribute.json_key, _wire(dtype, attribute.name))
+
+
 def _wire(dtype: pl.DataType, name: str) -> pl.Expr:
-    """Dates as RFC 3339 in UTC, whole seconds where nothing would be lost; all else as it is."""
-    value = pl.col(name)
-    if not isinstance(dtype, pl.Datetime):
-        return value
-    whole = value.dt.millisecond() == 0
+    """Dates as RFC 3339 in UTC; all else as it is."""
+    return _rfc3339(pl.col(name)) if isinstance(dtype, pl.Datetime) else pl.col(name)
+
+
+def _rfc3339(moment: pl.Expr) -> pl.Expr:
+    """Whole seconds where nothing would be lost, else milliseconds."""
+    whole = moment.dt.millisecond() == 0
     return (
         pl.when(whole)
-        .then(value.dt.to_string("%Y-%m-%dT%H:%M:%SZ"))
-        .otherwise(value.dt.to_string("%Y-%m-%dT%H:%M:%S%.3fZ"))
+        .then(moment.dt.to_string("%Y-%m-%dT%H:%M:%SZ"))
+        .otherwise(moment.dt.to_string("%Y-%m-%dT%H:%M:%S%.3fZ"))
     )

@@ -2,19 +2,27 @@
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TypeVar
 
+from connector import draft as profile_drafts
+from connector import event_draft as event_drafts
 from connector.api import profiles
-from connector.config import Project
-from connector.draft import Options, Progress, Task, discard, draft, guarded, silent, tolerance_notes
-from connector.errors import StateError
+from connector.config import EventSync, ProfileSync, Project
+from connector.draft import Draft
+from connector.errors import GuardError, StateError
+from connector.event_draft import EventDraft
 from connector.report import Report
+from connector.state import ledger as ledgers
 from connector.state import runs, snapshots
 from connector.state.database import State, open_state
-from connector.state.snapshots import Snapshot
+from connector.task import Options, Progress, Task, check_options, discard, silent, tolerance_notes
 
 _EVERYTHING = Options()
+
+_Kept = TypeVar("_Kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +52,60 @@ def plan_sync(project: Project, name: str, options: Options = _EVERYTHING, *, pr
     """Read and diff; send nothing, change nothing.
 
     Raises:
+        UsageError: There is no such sync, or an option that its kind does not have.
         ConnectorError: The plan cannot be made; a guard is no error here, the report tells of it.
     """
-    task = Task(project, project.sync(name), options)
-    report = Report(sync=name, run=f"{name}-plan-{uuid.uuid4().hex[:10]}", started=time.time())
+    sync = project.sync(name)
+    check_options(sync, options)
+    report = Report(sync=name, kind=sync.kind, run=f"{name}-plan-{uuid.uuid4().hex[:10]}", started=time.time())
     with open_state(project.state_dir, project.access().project_key.get_secret_value()) as state:
         try:
-            drafted = draft(task, state, _believed(task, state), report, progress or silent)
+            drafted, stopped = _drafted(project, sync, options, state, report, progress or silent)
         finally:
             discard(state, report.run)
         opened = runs.unfinished(state, name)
-    report = replace(drafted.report, unsent=drafted.report.planned)
-    if stopped := guarded(task, drafted):
+    report = drafted.report
+    report = replace(report, unsent=report.planned - report.held - report.expired)
+    if stopped:
         report = report.failed(stopped)
     limit = profiles.limit(project.settings.batch.limits, drafted.endpoint)
+    operations = sum(chunk.rows for chunk in drafted.chunks)
+    minutes = round(max(operations - limit.burst, 0) / limit.per_second / 60, 2)
+    task = Task(project, sync, options)
     return Plan(
         report=report,
-        by_attribute=drafted.change_set.by_attribute,
+        by_attribute=drafted.by_attribute,
         calls=len(drafted.chunks),
         bytes=sum(chunk.bytes for chunk in drafted.chunks),
-        minutes=round(max(report.planned - limit.burst, 0) / limit.per_second / 60, 2),
-        sample=drafted.change_set.sample,
-        notes=(*_open_notes(opened), *tolerance_notes(task, report, drafted.change_set.faulty)),
+        minutes=minutes,
+        sample=drafted.sample,
+        notes=(
+            *_open_notes(opened),
+            *tolerance_notes(task, report, drafted.faulty),
+            *_late_notes([chunk.closes for chunk in drafted.chunks if chunk.closes is not None], minutes),
+        ),
     )
+
+
+def _drafted(
+    project: Project,
+    sync: ProfileSync | EventSync,
+    options: Options,
+    state: State,
+    report: Report,
+    progress: Progress,
+) -> tuple[Draft | EventDraft, GuardError | None]:
+    match sync:
+        case EventSync():
+            task = Task(project, sync, options)
+            ledger = _believed(ledgers.load, ledgers.nothing, state, sync.name, options)
+            drafted = event_drafts.draft(task, state, ledger, report, progress)
+            return drafted, event_drafts.guarded(task, ledger, drafted)
+        case ProfileSync():
+            profile_task = Task(project, sync, options)
+            snapshot = _believed(snapshots.load, snapshots.nothing, state, sync.name, options)
+            change = profile_drafts.draft(profile_task, state, snapshot, report, progress)
+            return change, profile_drafts.guarded(profile_task, change)
 
 
 def _open_notes(opened: Sequence[runs.Opened]) -> list[str]:
@@ -76,11 +115,29 @@ def _open_notes(opened: Sequence[runs.Opened]) -> list[str]:
     ]
 
 
-def _believed(task: Task, state: State) -> Snapshot:
-    """The snapshot; an empty one where it cannot be believed and everything is sent again anyway."""
+def _late_notes(closes: Sequence[float], minutes: float) -> list[str]:
+    """Whether events may become too old before their turn comes."""
+    if not closes or min(closes) > time.time() + minutes * 60 + _MARGIN_SECONDS:
+        return []
+    first = datetime.fromtimestamp(min(closes), UTC)
+    return [f"the oldest event can be sent until {first:%Y-%m-%d %H:%M} UTC only; sending takes {minutes:g} minutes"]
+
+
+_MARGIN_SECONDS = 3600.0
+"""Time left for the oldest event below which a plan says so."""
+
+
+def _believed(
+    load: Callable[[State, str], _Kept],
+    nothing: Callable[[State, str], _Kept],
+    state: State,
+    sync: str,
+    options: Options,
+) -> _Kept:
+    """What was delivered; nothing where it cannot be believed and everything is sent again anyway."""
     try:
-        return snapshots.load(state, task.sync.name)
+        return load(state, sync)
     except StateError:
-        if not task.options.whole:
+        if not options.whole:
             raise
-        return snapshots.nothing(state, task.sync.name)
+        return nothing(state, sync)

@@ -25,8 +25,8 @@ class Seconds:
 class Report:
     """Counts of a run, in rows of the source; `requests`, `retries`, `throttled` in calls, `bytes` of request bodies.
 
-    Always: planned = accepted + rejected + held + expired + unsent, and read = unchanged + added + changed + retried +
-    invalid + skipped.
+    Always: planned = accepted + rejected + held + expired + unsent. Profiles: read = unchanged + added + changed +
+    retried + invalid + skipped. Events: read = planned + already_sent + invalid + skipped.
     """
 
     sync: str
@@ -57,7 +57,11 @@ class Report:
     started: float = 0.0
     full: bool = True
     known: int = 0
-    """Rows the sync knows: those of the snapshot and this run's added ones."""
+    """Rows the sync knows: those of the snapshot and this run's added ones; of events those read."""
+    undecided: int = 0
+    """Events that wait for a decision, those of earlier runs too."""
+    closes: float | None = None
+    """When Batch stops taking the oldest event that still could be sent and was not, in seconds since 1970."""
     reasons: tuple[str, ...] = ()
     """Why the outcome is not green, a sentence each."""
     error: dict[str, str] | None = None
@@ -77,6 +81,6 @@ class Report:
     def failed(self, error: ConnectorError) -> "Report":
         """The same counts, ended by `error`; what was planned and not settled is `unsent`."""
         outcome: Outcome = {"guarded": "guarded", "busy": "busy"}.get(error.code, "failed")  # type: ignore[assignment]
-        unsent = self.planned - self.accepted - self.rejected
+        unsent = self.planned - self.accepted - self.rejected - self.held - self.expired
         answer = {"code": error.code, "message": error.message, "remedy": error.remedy}
         return replace(self, outcome=outcome, unsent=unsent, error=answer, reasons=(error.message,))

@@ -5,6 +5,8 @@ Every rule is one boolean expression; a broken one withholds the value and says 
 * text 1-300, URL 1-2,048, arrays 1-25 items of text 1-300: Batch's update page and SDK validators
 * custom ID up to 512: the API specification as third parties ported it (the SDKs take 1,024)
 * native attributes: the patterns of Batch's mobile and web SDKs; text length counts UTF-16 units, as those do
+* events: 20 attributes an object, three levels of objects, `$label` 200, `$tags` 10 of 64: the SDKs; 25 kB, 24 hours,
+  15 events an operation: Batch's update page as third parties read it
 """
 
 from typing import Literal, NamedTuple
@@ -14,10 +16,18 @@ import polars as pl
 
 AttributeType = Literal["string", "integer", "float", "boolean", "date", "url", "array"]
 
+EventAttributeType = Literal["string", "integer", "float", "boolean", "date", "url", "array", "object"]
+"""Those of profiles, and `object`: an object, or an array of objects, which only events take."""
+
 TEXT_MAX = 300
 URL_MAX = 2048
 ARRAY_MAX = 25
 EMAIL_MAX = 256
+LABEL_MAX = 200
+TAGS_MAX = 10
+TAG_MAX = 64
+OBJECT_ATTRIBUTES_MAX = 20
+OBJECT_DEPTH_MAX = 3
 CUSTOM_ID_MAX = 512
 RESERVED_IDS = (
     "undefined", "null", "nil", "(null)", "[object object]", "true", "false", "nan", "infinity", "-infinity",
@@ -29,9 +39,12 @@ _URL = r"\A[A-Za-z][A-Za-z0-9+.\-]*://(?:[^\s/?#@]*@)?[^\s/?#@:][^\s/?#]*[^\s]*\
 
 
 class Rule(NamedTuple):
-    """A reason in words, and the expression that is true where a value breaks the rule; null counts as kept."""
+    """A reason in words, and the expression that is true where a value breaks the rule; null counts as kept.
 
-    reason: str
+    The reason is an expression (String) where it differs from row to row.
+    """
+
+    reason: str | pl.Expr
     broken: pl.Expr
 
 

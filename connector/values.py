@@ -89,16 +89,24 @@ def key_text(column: str, dtype: pl.DataType) -> Typed:
     Raises:
         UnsupportedError: The column's type cannot be a key.
     """
+    raw, value = source(column), digits_or_text(column, dtype)
+    fraction = dtype.is_float() or (dtype.is_decimal() and dtype.scale)  # type: ignore[attr-defined]
+    whole = (Rule("the key is not a whole number", raw.is_not_null() & value.is_null()),) if fraction else ()
+    return Typed(value, (*whole, *key_rules(raw, value)))
+
+
+def digits_or_text(column: str, dtype: pl.DataType) -> pl.Expr:
+    """An identifier as text: integers and whole floats as digits, text as it stands, null for other numbers.
+
+    Raises:
+        UnsupportedError: The column's type cannot be an identifier.
+    """
     raw = source(column)
-    rules: list[Rule] = []
     if dtype.is_float() or (dtype.is_decimal() and dtype.scale):  # type: ignore[attr-defined]
-        value = _whole(raw, dtype).cast(pl.String)
-        rules.append(Rule("the key is not a whole number", raw.is_not_null() & value.is_null()))
-    elif _is_text(dtype) or dtype.is_integer() or dtype.is_decimal():
-        value = raw.cast(pl.String)
-    else:
-        raise UnsupportedError(f"type {dtype} cannot be a key; cast it to text in a query")
-    return Typed(value, (*rules, *key_rules(raw, value)))
+        return _whole(raw, dtype).cast(pl.String)
+    if _is_text(dtype) or dtype.is_integer() or dtype.is_decimal():
+        return raw.cast(pl.String)
+    raise UnsupportedError(f"type {dtype} cannot be a key or an id; cast it to text in a query")
 
 
 def source(column: str) -> pl.Expr:

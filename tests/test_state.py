@@ -112,7 +112,7 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     with open_state(tmp_path / "state", PROJECT) as found, found.write() as connection:
         connection.execute(sa.update(META).where(META.c.name == "schema").values(value="99"))
     before = hashlib.sha256((tmp_path / "state" / "state.db").read_bytes()).digest()
-    with pytest.raises(StateError, match="has version 99, this software reads version 1"):
+    with pytest.raises(StateError, match="has version 99, this software reads version 2"):
         opened(tmp_path / "state")
     assert hashlib.sha256((tmp_path / "state" / "state.db").read_bytes()).digest() == before
 
@@ -123,7 +123,7 @@ def test_files_without_a_database_are_refused(tmp_path: Path) -> None:
         with_snapshot(found)
     for path in (tmp_path / "state").glob("state.db*"):
         path.unlink()
-    with pytest.raises(StateError, match=r"has snapshot files but no state\.db") as caught:
+    with pytest.raises(StateError, match=r"has files of what was delivered but no state\.db") as caught:
         opened(tmp_path / "state")
     assert "backup" in caught.value.remedy
     assert not (tmp_path / "state" / "state.db").exists()

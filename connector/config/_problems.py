@@ -12,6 +12,8 @@ from pydantic_core import ErrorDetails
 
 from connector._model import Model
 from connector.config._document import Document, Value, value_at
+from connector.config._events import EventSync
+from connector.config._kinds import SyncKind
 from connector.config._profiles import ProfileSync
 from connector.config._settings import ProjectSettings
 from connector.config._wording import (
@@ -30,14 +32,15 @@ _M = TypeVar("_M", bound=Model)
 
 _NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, ...]]] = {
     ProjectSettings: {"state": ("a mapping",), "warehouses.*.type": ("snowflake", "bigquery")},
+    SyncKind: {"kind": ("export",)},
     ProfileSync: {
-        "kind": ("events", "export"),
         "engine": ("warehouse",),
         "on_removed": ("erase",),
         "reconcile": (),
         "consent": (),
         "respect_opt_out": (),
     },
+    EventSync: {"engine": ("warehouse",)},
 }
 """What the contract names and a later version brings: values of a key, or the key where none is given."""
 
@@ -112,9 +115,7 @@ def parsed(model: type[_M], document: Document, *, root: Path, given: Mapping[st
 
 
 def _told(model: type[Model], refusals: list[_Refusal]) -> list[_Refusal]:
-    """Without what follows from another mistake: keys of another kind of file, keys missing as misspelt."""
-    if other_kind := [each for each in refusals if each.path == ("kind",) and each.rule == "literal_error"]:
-        return other_kind
+    """Without what follows from another mistake: keys missing as misspelt."""
     meant = {
         (*parents, nearest(str(key), _keys(model, tuple(parents))))
         for *parents, key in (each.path for each in refusals if each.rule == "extra_forbidden")

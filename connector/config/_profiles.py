@@ -6,10 +6,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from connector._model import Model, Share
-from connector.config._dagster import DagsterSettings, ScheduleOrCron
-from connector.config._scalars import AttributeName, PositiveDuration, SyncName, Text, short_form
-from connector.config._source import CursorOrColumn, Source
-from connector.config._wording import MistakeError
+from connector.config._scalars import AttributeName, PositiveDuration, Text, short_form
+from connector.config._sync import SyncBase, check_types
 from connector.mapping import ATTRIBUTES_MAX, AttributeMapping
 from connector.rules import NATIVE_TYPES
 
@@ -28,22 +26,10 @@ class Guard(Model):
     min_rows: int = Field(default=1, ge=0, description="rows that a full read must find")
 
 
-class Tolerance(Model):
-    """Shares of the known profiles above which a run is not green."""
-
-    rejected: Share = Field(default=0.01, description="profiles that Batch refused, wholly or in part")
-    invalid: Share = Field(default=0.01, description="rows with a value that breaks a rule")
-
-
-class ProfileSync(Model):
+class ProfileSync(SyncBase):
     """One sync: rows of a warehouse become attributes of profiles."""
 
-    name: SyncName = Field(description="the sync's name; the file's name without .yaml by default")
-    kind: Literal["profiles"] = Field(description="profiles")
-    warehouse: Text = Field(description="the name of a warehouse in connector.yaml")
-    source: Source = Field(description="the rows: {table: …}, {query: …} or {query_file: …}")
-    key: Text = Field(default="custom_id", description="the column that holds the custom ID")
-    cursor: CursorOrColumn | None = Field(default=None, description="the column that tells when a row last changed")
+    kind: Literal["profiles"] = Field(description="profiles: a row holds the attributes of a profile")
     full_read_every: PositiveDuration = Field(
         default=timedelta(days=7),
         validate_default=False,
@@ -55,21 +41,14 @@ class ProfileSync(Model):
         max_length=ATTRIBUTES_MAX,
         description="Batch name to column; omitted: every other column, by the Cloud Sync conventions",
     )
-    engine: Literal["local"] = Field(default="local", description="where the diff runs")
-    endpoint: Literal["auto", "update", "mass_update"] = Field(
-        default="auto", description="auto: update up to 10,000 changes, mass_update above"
-    )
     on_removed: Literal["ignore", "clear"] = Field(
         default="ignore", description="a row that left the source: ignore it, or clear every mapped attribute"
     )
     guard: Guard = Field(default=Guard(), description="limits that stop a mass change before its first request")
-    tolerance: Tolerance = Field(default=Tolerance(), description="shares above which a run is not green")
     dedupe: Literal["reject", "error", "latest"] = Field(
         default="reject",
         description="a key found twice: reject its rows, send nothing, or take the latest by the cursor",
     )
-    schedule: ScheduleOrCron | None = Field(default=None, description="when it runs: a cron text of five fields")
-    dagster: DagsterSettings = Field(default=DagsterSettings(), description="how the asset looks in Dagster")
 
     @field_validator("full_read_every")
     @classmethod
@@ -88,10 +67,5 @@ class ProfileSync(Model):
     @field_validator("attributes")
     @classmethod
     def _types_fit(cls, value: dict[str, AttributeMapping] | None) -> dict[str, AttributeMapping] | None:
-        for name, mapping in (value or {}).items():
-            own = NATIVE_TYPES.get(name)
-            if own and mapping.type not in (None, own):
-                raise MistakeError(f"{name} is always of type {own}; remove the type", name, "type")
-            if mapping.unordered and (mapping.type or own or "array") != "array":
-                raise MistakeError("only arrays can be unordered; remove it", name, "unordered")
+        check_types(value or {}, NATIVE_TYPES)
         return value

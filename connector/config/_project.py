@@ -7,8 +7,8 @@ from pathlib import Path
 import connector
 from connector.api._http import Access
 from connector.config._document import Document
+from connector.config._kinds import SYNC_MODELS, Sync, SyncKind
 from connector.config._problems import parsed
-from connector.config._profiles import ProfileSync
 from connector.config._settings import ProjectSettings
 from connector.config._wording import listing, quoted, suggestion
 from connector.config._yaml import read_document
@@ -27,14 +27,14 @@ class Project:
 
     root: Path
     settings: ProjectSettings
-    syncs: dict[str, ProfileSync]
+    syncs: dict[str, Sync]
 
     @property
     def state_dir(self) -> Path:
         """The folder that holds what was delivered and what is due."""
         return self.root / self.settings.state
 
-    def sync(self, name: str) -> ProfileSync:
+    def sync(self, name: str) -> Sync:
         """The sync of that name.
 
         Raises:
@@ -65,7 +65,7 @@ class Project:
             raise ConfigError("; ".join(error.message for error in missing), remedy=missing[0].remedy)
         return Access(batch.base_url, *found)
 
-    def warehouse(self, sync: ProfileSync) -> Warehouse:
+    def warehouse(self, sync: Sync) -> Warehouse:
         """The settings of the sync's warehouse."""
         return self.settings.warehouses[sync.warehouse]
 
@@ -112,11 +112,11 @@ def load_project(root: Path) -> Project:
     main = _main_document(root)
     settings = parsed(ProjectSettings, main, root=root)
     documents = _sync_documents(root)
-    syncs: dict[str, ProfileSync] = {}
+    syncs: dict[str, Sync] = {}
     names: dict[str, str] = {}
     for document in documents:
         stem = Path(document.file).stem
-        sync = parsed(ProfileSync, document, root=root, given={"name": stem})
+        sync = _sync(document, root, stem)
         _check_warehouse(document, main)
         _check_name(document, names, sync.name if sync else document.at(("name",)) or stem)
         if sync:
@@ -159,6 +159,12 @@ def _sync_document(path: Path) -> Document:
     if path.suffix == ".yaml":
         return read_document(path, file)
     return _refused(file, f"only files named .yaml are syncs; rename it to {Path(file).stem}.yaml")
+
+
+def _sync(document: Document, root: Path, stem: str) -> Sync | None:
+    """The file's sync; None where it is refused. Of an unknown kind nothing else is said: it decides the other keys."""
+    known = parsed(SyncKind, document, root=root)
+    return parsed(SYNC_MODELS[known.kind], document, root=root, given={"name": stem}) if known else None
 
 
 def _refused(file: str, message: str) -> Document:

@@ -1,7 +1,7 @@
 """The texts of a sync file that have rules of their own: names, columns, time zones, cron."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -20,23 +20,41 @@ _TOO_LONG = "must be at most 3650d; write a shorter one"
 _SYNC_NAME = r"^[a-z0-9_]{1,60}$"
 
 
-def _attribute_name(name: str) -> str:
-    wrapped = re.fullmatch(r"(date|url)\((.*)\)", name)
-    if wrapped:
-        raise ValueError(f"write the bare name and its type: {{column: …, type: {wrapped[1]}}}")
-    if name.startswith("$"):
-        if name not in NATIVE_TYPES:
-            raise ValueError(
-                f"no native attribute of Batch{suggestion(name, NATIVE_TYPES) or ';'} "
-                f"these are: {', '.join(NATIVE_TYPES)}"
-            )
-    elif len(name) > _ATTRIBUTE_NAME_MAX:
+def attribute_name(natives: Collection[str], owner: str) -> Callable[[str], str]:
+    """Lets a native attribute's name or a custom one pass, and refuses any other text.
+
+    Args:
+        natives: The native names, each with its `$`.
+        owner: What has them, for the message: `Batch`, `an event`.
+    """
+
+    def checked(name: str) -> str:
+        wrapped = re.fullmatch(r"(date|url)\((.*)\)", name)
+        if wrapped:
+            raise ValueError(f"write the bare name and its type: {{column: …, type: {wrapped[1]}}}")
+        if not name.startswith("$"):
+            return _custom_name(name)
+        if name not in natives:
+            near = suggestion(name, natives) or ";"
+            raise ValueError(f"no native attribute of {owner}{near} these are: {', '.join(natives)}")
+        return name
+
+    return checked
+
+
+def attribute_pattern(natives: Collection[str]) -> str:
+    """The names that `attribute_name` lets pass, as a regular expression."""
+    return rf"^([a-z0-9_]{{1,30}}|{'|'.join(re.escape(name) for name in natives)})$"
+
+
+def _custom_name(name: str) -> str:
+    if len(name) > _ATTRIBUTE_NAME_MAX:
         raise ValueError(
             f"an attribute's name has at most {_ATTRIBUTE_NAME_MAX} characters, got {len(name)}; shorten it"
         )
-    elif ATTRIBUTE_NAME.fullmatch(name.lower()) and name != name.lower():
+    if ATTRIBUTE_NAME.fullmatch(name.lower()) and name != name.lower():
         raise ValueError(f"an attribute's name is in lower case only; did you mean '{name.lower()}'?")
-    elif not ATTRIBUTE_NAME.fullmatch(name):
+    if not ATTRIBUTE_NAME.fullmatch(name):
         raise ValueError("an attribute's name is 1 to 30 lower-case letters, digits and '_'; rename it")
     return name
 
@@ -106,10 +124,8 @@ PositiveDuration = Annotated[BoundedDuration, AfterValidator(_positive)]
 
 AttributeName = Annotated[
     str,
-    AfterValidator(_attribute_name),
-    Field(
-        json_schema_extra={"pattern": rf"^([a-z0-9_]{{1,30}}|{'|'.join(re.escape(name) for name in NATIVE_TYPES)})$"}
-    ),
+    AfterValidator(attribute_name(NATIVE_TYPES, "Batch")),
+    Field(json_schema_extra={"pattern": attribute_pattern(NATIVE_TYPES)}),
 ]
 """A native attribute of Batch, or 1 to 30 of a-z, 0-9 and _."""
 

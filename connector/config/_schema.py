@@ -1,13 +1,13 @@
 """JSON Schema (draft 2020-12) of the YAML files, for editors."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import DictSchema, WithDefaultSchema
 
-from connector.config._profiles import ProfileSync
+from connector.config._kinds import SYNC_MODELS, Sync, SyncKind
 from connector.config._settings import ProjectSettings
 from connector.config._wording import written, written_size
 
@@ -18,14 +18,15 @@ def project_schema() -> dict[str, Any]:
 
 
 def sync_schema() -> dict[str, Any]:
-    """What a file of `syncs/` may hold."""
-    schema = _schema(ProfileSync)
-    schema["required"].remove("name")  # the file's name gives it
+    """What a file of `syncs/` may hold: its `kind`, and what that allows."""
+    schema = {**_schema(SyncKind), **_schema(Annotated[Sync, Field(discriminator="kind")])}
+    for model in SYNC_MODELS.values():
+        schema["$defs"][model.__name__]["required"].remove("name")  # the file's name gives it
     return schema
 
 
-def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    schema = model.model_json_schema(schema_generator=_AsWritten)
+def _schema(annotation: Any) -> dict[str, Any]:  # noqa: ANN401 - a model, or a choice of models
+    schema = TypeAdapter[Any](annotation).json_schema(schema_generator=_AsWritten)
     return {"$schema": _AsWritten.schema_dialect, **schema}
 
 

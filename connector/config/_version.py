@@ -3,10 +3,10 @@
 import hashlib
 import json
 
-from connector.config._profiles import ProfileSync
+from connector.config._kinds import Sync
 
 
-def code_version(sync: ProfileSync) -> str:
+def code_version(sync: Sync) -> str:
     """16 hexadecimal digits that change with what the sync does, not with its schedule or looks."""
     parts = sync.model_dump(mode="json", exclude={"schedule", "dagster"})
     parts["query"] = sync.source.relation.query

@@ -1,8 +1,10 @@
 """The HTTP face: Batch's routes under a version, control routes under `/simulator`."""
 
+import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, cast
 
 from starlette.applications import Starlette
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from connector.simulator.simulator import Simulator
 
 PAGE = 1000
-"""Profiles in a page of `/simulator/profiles` where the caller names no limit."""
+"""Profiles or events in a page of a control route where the caller names no limit."""
 
 _VERSION = re.compile(r"2\.[0-9]+")
 
@@ -46,6 +48,7 @@ def build_app(simulator: "Simulator") -> Starlette:
         routes=[
             Route("/simulator/profiles", control.profiles, methods=["GET"]),
             Route("/simulator/profiles/{custom_id:path}", control.profile, methods=["GET"]),
+            Route("/simulator/events", control.events, methods=["GET"]),
             Route("/simulator/requests", control.requests, methods=["GET"]),
             Route("/simulator/faults", control.inject, methods=["POST"]),
             Route("/simulator/faults", control.clear_faults, methods=["DELETE"]),
@@ -64,23 +67,35 @@ def _update_route(simulator: "Simulator") -> Callable[[Request], object]:
             "mass-update",
         ):
             return _response(failure(404, "no such version or endpoint"))
-        answer = _answer(simulator, cast("Endpoint", endpoint), request, await request.body())
-        if answer.delay:
-            await simulator.sleep(answer.delay)
+        with _exchange(simulator, cast("Endpoint", endpoint), request, await request.body()) as answer:
+            if answer.delay:
+                await _hold_back(simulator.sleep(answer.delay), request)
         return _response(answer)
 
     return update
 
 
-def _answer(simulator: "Simulator", endpoint: Endpoint, request: Request, body: bytes) -> Answer:
+def _exchange(
+    simulator: "Simulator", endpoint: Endpoint, request: Request, body: bytes
+) -> AbstractContextManager[Answer]:
     key = request.headers.get("x-batch-project", "")
     refusal = _refusal(simulator, request, key, len(body))
     if refusal is None:
-        return simulator.project(key).receive(endpoint, body)
+        return simulator.project(key).exchange(endpoint, body)
     counted = simulator.accountable(key)
     if counted:
         counted.count(endpoint, refusal.status)
-    return refusal
+    return nullcontext(refusal)
+
+
+async def _hold_back(sleep: Awaitable[None], request: Request) -> None:
+    """Sleep; less where the caller hangs up, whose next call shall not count as made beside this one."""
+    ends = [asyncio.ensure_future(sleep), asyncio.ensure_future(request.receive())]
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for end in ends:
+            end.cancel()
 
 
 def _refusal(simulator: "Simulator", request: Request, key: str, size: int) -> Answer | None:
@@ -107,13 +122,17 @@ class _Control:
         return self._simulator.project(request.query_params.get("project"))
 
     async def profiles(self, request: Request) -> Response:
-        query = request.query_params
-        limit = query.get("limit", str(PAGE))
-        if not re.fullmatch(r"[1-9][0-9]{0,8}", limit):
-            raise UsageError("the query parameter 'limit' is not a whole number above 0", remedy="correct it")
-        page = self._project(request).profiles(query.get("after"), int(limit))
-        following = page[-1]["custom_id"] if len(page) == int(limit) else None
+        limit = _whole(request, "limit", PAGE, least=1)
+        page = self._project(request).profiles(request.query_params.get("after"), limit)
+        following = page[-1]["custom_id"] if len(page) == limit else None
         return JSONResponse({"profiles": page, "next": following})
+
+    async def events(self, request: Request) -> Response:
+        limit = _whole(request, "limit", PAGE, least=1)
+        after = _whole(request, "after", 0, least=0)
+        page = self._project(request).events(request.query_params.get("custom_id"), after, limit)
+        following = page[-1]["sequence"] if len(page) == limit else None
+        return JSONResponse({"events": page, "next": following})
 
     async def profile(self, request: Request) -> Response:
         profile = self._project(request).profile(request.path_params["custom_id"])
@@ -142,6 +161,13 @@ class _Control:
     async def reset(self, request: Request) -> Response:
         self._project(request).reset()
         return JSONResponse({"code": "SUCCESS"})
+
+
+def _whole(request: Request, name: str, default: int, *, least: int) -> int:
+    text = request.query_params.get(name, str(default))
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or int(text) < least:
+        raise UsageError(f"the query parameter '{name}' is not a whole number from {least} up", remedy="correct it")
+    return int(text)
 
 
 def _response(answer: Answer) -> Response:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from connector.errors import UsageError
+from connector.simulator.calls import Call
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,9 +26,10 @@ class Fault:
         location: The header's value, for 3xx.
         times: Requests hit; by default 1, or all of them with `share`.
         skip: Requests let through first.
-        match: `{"custom_id": …}`: only calls that hold it.
-        partial: `{"custom_id", "attribute"?, "reason"?, "category"?}`, refused inside a 202; the fault then
-            waits for calls that hold one of them.
+        match: `{"custom_id"?, "event_id"?}`: only calls that hold it, or both of them.
+        partial: `{"custom_id", "attribute" or "event"?, "reason"?, "category"?}`, refused inside a 202; the fault
+            then waits for calls that hold one of them. An attribute that the profile's operation does not have
+            is refused to its events; `event` is `{"name"?, "event_id"?}`; without both the operation is refused.
         share: Random share of the matching requests, 0 to 1, drawn from `seed`.
     """
 
@@ -43,7 +45,7 @@ class Fault:
     times: int | None = None
     skip: int = 0
     match: Mapping[str, str] | None = None
-    partial: Sequence[Mapping[str, str]] = ()
+    partial: Sequence[Mapping[str, Any]] = ()
     share: float | None = None
     seed: int | None = None
 
@@ -56,11 +58,11 @@ class Fault:
         """Whether the call takes effect, now or late."""
         return self.late is not None or (self.status is None if self.apply is None else self.apply)
 
-    def targets(self, custom_ids: set[str]) -> bool:
-        """Whether a call with these custom ids is meant."""
-        if self.match is not None and self.match["custom_id"] not in custom_ids:
+    def targets(self, call: Call) -> bool:
+        """Whether this call is meant."""
+        if self.match is not None and not _holds(call, **self.match):
             return False
-        return not self.partial or any(item["custom_id"] in custom_ids for item in self.partial)
+        return not self.partial or any(_holds_part(call, item) for item in self.partial)
 
 
 class FaultQueue:
@@ -90,11 +92,11 @@ class FaultQueue:
         """Drop what is left."""
         self._waiting.clear()
 
-    def take(self, custom_ids: set[str]) -> Fault | None:
-        """The fault for a request with these custom ids, if any."""
+    def take(self, call: Call) -> Fault | None:
+        """The fault for this call, if any."""
         for entry in self._waiting:
             fault, draw = entry
-            if not fault.targets(custom_ids):
+            if not fault.targets(call):
                 continue
             if fault.skip:
                 fault.skip -= 1
@@ -109,6 +111,17 @@ class FaultQueue:
         return None
 
 
+def _holds(call: Call, custom_id: str | None = None, event_id: str | None = None) -> bool:
+    if custom_id is not None and custom_id not in call.ids:
+        return False
+    return event_id is None or call.holds_event({"event_id": event_id})
+
+
+def _holds_part(call: Call, item: Mapping[str, Any]) -> bool:
+    custom_id = item["custom_id"]
+    return custom_id in call.ids and ("event" not in item or call.holds_event(item["event"], custom_id))
+
+
 def _is_count(least: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and value >= least
 
@@ -121,19 +134,23 @@ def _is_header(value: Any) -> bool:  # noqa: ANN401
     return isinstance(value, str) and value.isascii() and value.isprintable()
 
 
+def _is_texts(value: Any, known: set[str]) -> bool:  # noqa: ANN401
+    return isinstance(value, dict) and value.keys() <= known and all(isinstance(text, str) for text in value.values())
+
+
+def _is_part(value: Any) -> bool:  # noqa: ANN401
+    if not isinstance(value, dict) or "custom_id" not in value or value.keys() >= {"attribute", "event"}:
+        return False
+    event, texts = value.get("event", {}), {name: text for name, text in value.items() if name != "event"}
+    return _is_texts(event, {"name", "event_id"}) and _is_texts(texts, {"custom_id", "attribute", "reason", "category"})
+
+
 def _is_partial(value: Any) -> bool:  # noqa: ANN401
-    known = {"custom_id", "attribute", "reason", "category"}
-    return isinstance(value, list | tuple) and all(
-        isinstance(item, dict)
-        and "custom_id" in item
-        and item.keys() <= known
-        and all(isinstance(text, str) for text in item.values())
-        for item in value
-    )
+    return isinstance(value, list | tuple) and all(map(_is_part, value))
 
 
 def _is_match(value: Any) -> bool:  # noqa: ANN401
-    return isinstance(value, dict) and value.keys() == {"custom_id"} and isinstance(value["custom_id"], str)
+    return bool(value) and _is_texts(value, {"custom_id", "event_id"})
 
 
 _FLAG = (lambda value: isinstance(value, bool), "true or false")
@@ -151,8 +168,8 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "location": _HEADER,
     "times": (_is_count(1), "a whole number, 1 or more"),
     "skip": (_is_count(0), "a whole number, 0 or more"),
-    "match": (_is_match, "an object with custom_id alone"),
-    "partial": (_is_partial, "a list of objects with custom_id and perhaps attribute, reason, category"),
+    "match": (_is_match, "an object with custom_id or event_id or both"),
+    "partial": (_is_partial, "a list of objects with custom_id and perhaps attribute or event, reason, category"),
     "share": (lambda value: type(value) in (int, float) and 0 <= value <= 1, "a number from 0 to 1"),
     "seed": (lambda value: type(value) is int, "a whole number"),
 }

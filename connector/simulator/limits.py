@@ -35,6 +35,31 @@ EMAIL_LENGTH = 256
 INTEGER_RANGE = range(-(2**63), 2**63)
 """Signed 64 bits. Source: Batch's mobile SDKs."""
 
+EVENTS = 15
+"""Events in one operation. Source: the page of `profiles/update` as third parties read it."""
+
+EVENT_BYTES = 25_000
+"""Bytes of one event as compact UTF-8 JSON. Source: the page of `profiles/update` as a third party read it (25 kB)."""
+
+EVENT_AGE = 86_400.0
+"""Seconds that an event may lie back. Source: the page of `profiles/update` as a third party read it; word for word on
+that of the older trigger events."""
+
+EVENT_ATTRIBUTES = 20
+"""Attributes of an event, and of each object in it. Source: Batch's SDKs; unconfirmed for the REST API."""
+
+EVENT_DEPTH = 3
+"""Levels of objects and arrays below an event's attributes; objects of an array are on its. Source: Batch's SDKs."""
+
+LABEL_LENGTH = 200
+"""UTF-16 units of an event's `$label`. Source: Batch's SDKs, and the page of the older trigger events."""
+
+TAGS = 10
+"""Items of an event's `$tags`. Source: Batch's SDKs, and the page of the older trigger events."""
+
+TAG_LENGTH = 64
+"""UTF-16 units of one of the `$tags`. Source: Batch's SDKs, and the page of the older trigger events."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -55,6 +80,9 @@ class Settings:
         body_bytes: Largest body before a 413; None for no limit (Batch documents none).
         bad_identifier: Whether a bad identifier refuses the whole call or only its operation.
         too_many_attributes: Whether more than 50 attributes refuse their operation or the whole call.
+        too_many_events: Whether more than 15 events refuse their operation or the whole call.
+        event_age: Seconds by the wall clock that an event's time may lie back; an older event is refused alone.
+        event_ahead: Seconds that it may lie in the future (Batch documents: never).
         empty_call: Whether an empty array is refused.
     """
 
@@ -67,6 +95,9 @@ class Settings:
     custom_id_length: int = CUSTOM_ID_LENGTH
     bad_identifier: Literal["call", "operation"] = "call"
     too_many_attributes: Literal["call", "operation"] = "operation"
+    too_many_events: Literal["call", "operation"] = "operation"
+    event_age: float = EVENT_AGE
+    event_ahead: float = 0.0
     empty_call: Literal["refuse", "accept"] = "refuse"
 
     def operations(self, endpoint: Endpoint) -> int:

@@ -1,16 +1,12 @@
-"""The profiles of one project, in memory, and written through to a file where a folder was given."""
+"""The profiles of one project, in memory."""
 
 import base64
 import hashlib
-import json
-import sqlite3
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from connector.errors import StateError
 from connector.simulator.values import Change, Partial, Value
 
 _ALPHABET = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789abcdefghjkmnpqrstvwxyz")
@@ -44,83 +40,21 @@ class Profile:
         }
 
 
-class ProfileFile:
-    """The profiles of every project in one SQLite file, held by one simulator at a time."""
-
-    def __init__(self, folder: Path) -> None:
-        """Open or create the file.
-
-        Raises:
-            StateError: The folder cannot be used, another simulator holds it, or the file is damaged.
-        """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(
-                folder / "profiles.sqlite", timeout=0, isolation_level=None, check_same_thread=False
-            )
-            # Exclusive: a second simulator would answer from its own, older memory.
-            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS profile"
-                " (project TEXT, custom_id TEXT, state TEXT, PRIMARY KEY (project, custom_id)) WITHOUT ROWID"
-            )
-        except (OSError, sqlite3.Error) as error:
-            raise StateError(
-                f"the simulator's folder '{folder}' cannot be used: {error}",
-                remedy="stop the other simulator that holds it, or give another folder",
-            ) from error
-
-    def load(self, project: str) -> Iterator[tuple[str, Profile]]:
-        """Every profile of the project, by custom id."""
-        rows = self._database.execute("SELECT custom_id, state FROM profile WHERE project = ?", (project,))
-        for custom_id, state in rows:
-            profile_id, native, custom = json.loads(state)
-            yield custom_id, Profile(profile_id, _values(native), _values(custom))
-
-    def save(self, project: str, profiles: Iterable[tuple[str, Profile]]) -> None:
-        """Write these profiles in one transaction."""
-        rows = [
-            (project, custom_id, json.dumps([profile.profile_id, profile.native, profile.custom]))
-            for custom_id, profile in profiles
-        ]
-        with self._transaction():
-            self._database.executemany("INSERT OR REPLACE INTO profile VALUES (?, ?, ?)", rows)
-
-    def clear(self, project: str) -> None:
-        """Forget the project's profiles."""
-        self._database.execute("DELETE FROM profile WHERE project = ?", (project,))
-
-    def close(self) -> None:
-        """Release the file for another simulator."""
-        self._database.close()
-
-    def _transaction(self) -> sqlite3.Connection:
-        self._database.execute("BEGIN IMMEDIATE")
-        return self._database
-
-
 class Profiles:
     """The profiles of one project by custom id; an unknown id is created by its first operation."""
 
-    def __init__(self, project: str, file: ProfileFile | None = None) -> None:
+    def __init__(self, project: str, profiles: Iterable[tuple[str, Profile]] = ()) -> None:
         self._project = project
-        self._file = file
-        self._profiles = dict(file.load(project)) if file else {}
+        self._profiles = dict(profiles)
         self._ordered: list[str] = []
 
-    def apply(self, operations: Iterable[tuple[str, dict[str, Change]]]) -> None:
-        """Apply (custom id, changes) in order, and write them through together."""
-        touched: dict[str, Profile] = {}
-        for custom_id, changes in operations:
-            profile = self._profiles.get(custom_id)
-            if profile is None:
-                profile = self._profiles[custom_id] = Profile(self._new_profile_id(custom_id))
-            profile.apply(changes)
-            touched[custom_id] = profile
-        if self._file and touched:
-            self._file.save(self._project, touched.items())
+    def apply(self, custom_id: str, changes: dict[str, Change]) -> Profile:
+        """The profile after the changes."""
+        profile = self._profiles.get(custom_id)
+        if profile is None:
+            profile = self._profiles[custom_id] = Profile(self._new_profile_id(custom_id))
+        profile.apply(changes)
+        return profile
 
     def get(self, custom_id: str) -> dict[str, Any] | None:
         """One profile as JSON, or None."""
@@ -139,13 +73,7 @@ class Profiles:
         """Forget everybody."""
         self._profiles.clear()
         self._ordered.clear()
-        if self._file:
-            self._file.clear(self._project)
 
     def _new_profile_id(self, custom_id: str) -> str:
         digest = hashlib.blake2b(f"{self._project}\n{custom_id}".encode(), digest_size=20).digest()
         return "profile_" + base64.b32encode(digest).translate(_ALPHABET).decode()
-
-
-def _values(pairs: dict[str, list[Any]]) -> dict[str, Value]:
-    return {name: Value(*pair) for name, pair in pairs.items()}

@@ -1,30 +1,35 @@
-"""One project: its profiles, its buckets, its faults, and what it makes of a call."""
+"""One project: what it holds, its buckets, its faults, and what it makes of a call."""
 
 import heapq
-import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from threading import RLock
-from typing import Any, NamedTuple, NoReturn, get_args
+from typing import Any, NamedTuple, get_args
 
 from connector.simulator.answers import ACCEPTED, TOO_MANY_REQUESTS, Answer, failure, faulty, success
+from connector.simulator.calls import Call, parse
 from connector.simulator.faults import Fault, FaultQueue
 from connector.simulator.limits import Endpoint, Settings, TokenBucket
-from connector.simulator.profiles import Profiles
-from connector.simulator.rules import Judged, MalformedError, Refusal, bare_name, judge
+from connector.simulator.refusals import refuse_part
+from connector.simulator.rules import Judged, MalformedError, judge
+from connector.simulator.store import Store
+from connector.simulator.values import Refusal
 
 
 class Request(NamedTuple):
-    """One logged call; `at` is the simulator's clock, in seconds."""
+    """One logged call; `at` is the simulator's clock, in seconds, `event_ids` has "" for an event without one."""
 
     endpoint: str
     status: int
     operations: int
     custom_ids: list[str]
     at: float
+    events: int
+    event_ids: list[str]
 
 
 @dataclass(slots=True)
@@ -38,6 +43,10 @@ class Tally:
         partial_errors: Items of `errors` answered in a 202.
         throttled: 429s by the rate limit, injected ones apart.
         duplicates: Custom ids that a call held again.
+        overlapping: Calls that came while another one with a custom id of theirs was not answered yet.
+        events: Events that were applied, or will be.
+        events_refused: Events that calls answered with 202 held besides.
+        event_overtakes: Events applied after a later one of their profile; those sent without a time apart.
         by_status: Calls by the status that was answered.
         warnings: Rules bent, by the rule's id.
     """
@@ -48,16 +57,12 @@ class Tally:
     partial_errors: int = 0
     throttled: int = 0
     duplicates: int = 0
+    overlapping: int = 0
+    events: int = 0
+    events_refused: int = 0
+    event_overtakes: int = 0
     by_status: Counter[int] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
-
-
-class Call(NamedTuple):
-    """A parsed body: its operations, or why it has none; and the custom ids that could be found."""
-
-    operations: list[Any]
-    problem: str
-    custom_ids: list[str]
 
 
 Clock = Callable[[], float]
@@ -66,13 +71,15 @@ Clock = Callable[[], float]
 class Project:
     """The state behind one project key. Safe to use from several threads."""
 
-    def __init__(self, profiles: Profiles, settings: Settings, clock: Clock, *, record: bool) -> None:
+    def __init__(self, store: Store, settings: Settings, clock: Clock, wall: Clock, *, record: bool) -> None:
         self._lock = RLock()
-        self._profiles = profiles
+        self._store = store
         self._clock = clock
+        self._wall = wall
         self._record = record
         self._sequence = count()
         self._late: list[tuple[float, int, list[Judged]]] = []
+        self._open: dict[int, frozenset[str]] = {}
         self.faults = FaultQueue()
         self.requests: list[Request] = []
         self._tally = Tally()
@@ -88,39 +95,69 @@ class Project:
 
     def receive(self, endpoint: Endpoint, body: bytes) -> Answer:
         """The answer to an authenticated call, after its effect."""
-        with self._lock:
-            self._apply_late()
-            call = _parse(body)
-            fault = self.faults.take(set(call.custom_ids))
-            answer = self._answer(endpoint, call, fault)
-            self.count(endpoint, answer.status, call)
+        with self.exchange(endpoint, body) as answer:
             return answer
+
+    @contextmanager
+    def exchange(self, endpoint: Endpoint, body: bytes) -> Iterator[Answer]:
+        """The same for who holds the answer back: until the block ends, the call is not answered."""
+        call = parse(body)
+        number = self._arrive(call.ids)
+        try:
+            with self._lock:
+                self._apply_late()
+                answer = self._answer(endpoint, call, self.faults.take(call))
+                self.count(endpoint, answer.status, call)
+            yield answer
+        finally:
+            with self._lock:
+                del self._open[number]
 
     def count(self, endpoint: str, status: int, call: Call | None = None) -> None:
         """Count a call, and log it if this simulator records."""
-        call = call or Call([], "", [])
+        call = call or Call([])
         with self._lock:
             self._tally.requests += 1
             self._tally.operations += len(call.operations)
             self._tally.by_status[status] += 1
             if self._record:
-                self.requests.append(Request(endpoint, status, len(call.operations), call.custom_ids, self._clock()))
+                event_ids = call.event_ids()
+                self.requests.append(
+                    Request(
+                        endpoint,
+                        status,
+                        len(call.operations),
+                        call.custom_ids,
+                        self._clock(),
+                        len(event_ids),
+                        event_ids,
+                    )
+                )
 
     def profiles(self, after: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
         """Profiles behind `after` in the order of their custom ids, at most `limit`."""
         with self._lock:
             self._apply_late()
-            return self._profiles.page(after, limit)
+            return self._store.profiles.page(after, limit)
 
     def profile(self, custom_id: str) -> dict[str, Any] | None:
         """One profile, or None."""
         with self._lock:
             self._apply_late()
-            return self._profiles.get(custom_id)
+            return self._store.profiles.get(custom_id)
+
+    def events(
+        self, custom_id: str | None = None, after: int | None = None, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Events behind the sequence `after` in the order of their application, of everybody or one profile."""
+        with self._lock:
+            self._apply_late()
+            return self._store.events.page(custom_id, after, limit)
 
     def stats(self) -> dict[str, Any]:
         """The tally, with the faults still waiting."""
         with self._lock:
+            self._apply_late()
             counts = {name: getattr(self._tally, name) for name in Tally.__slots__}
             by_status = {str(status): calls for status, calls in self._tally.by_status.items()}
             return counts | {
@@ -144,14 +181,21 @@ class Project:
             self.faults.clear()
 
     def reset(self) -> None:
-        """Forget profiles, faults, counts and late writes; full buckets."""
+        """Forget profiles, events, faults, counts and late writes; full buckets."""
         with self._lock:
-            self._profiles.clear()
+            self._store.clear()
             self.faults.clear()
             self.requests.clear()
             self._late.clear()
             self._tally = Tally()
             self.configure(self.settings)
+
+    def _arrive(self, ids: frozenset[str]) -> int:
+        with self._lock:
+            self._tally.overlapping += any(not ids.isdisjoint(others) for others in self._open.values())
+            number = next(self._sequence)
+            self._open[number] = ids
+            return number
 
     def _answer(self, endpoint: Endpoint, call: Call, fault: Fault | None) -> Answer:
         if fault is None:
@@ -167,11 +211,12 @@ class Project:
             wait = self._throttle(endpoint, len(call.operations))
             if wait:
                 return self._too_many(wait)
-            judged = [self._judge(index, operation) for index, operation in enumerate(call.operations)]
+            now = self._wall()
+            judged = [self._judge(index, operation, now) for index, operation in enumerate(call.operations)]
         except MalformedError as error:
             return failure(400, str(error))
-        if fault and fault.partial:
-            judged = [_refuse_parts(operation, fault) for operation in judged]
+        for item in fault.partial if fault else ():
+            judged = [refuse_part(operation, item) for operation in judged]
         self._apply(judged, fault)
         return success(self._settle(judged, call))
 
@@ -184,9 +229,9 @@ class Project:
         if not call.operations and self.settings.empty_call == "refuse":
             raise MalformedError("the call holds no operation")
 
-    def _judge(self, index: int, operation: object) -> Judged:
+    def _judge(self, index: int, operation: object, now: float) -> Judged:
         try:
-            return judge(operation, self.settings)
+            return judge(operation, self.settings, now)
         except MalformedError as error:
             raise MalformedError(f"operation {index}: {error}") from None
 
@@ -203,7 +248,10 @@ class Project:
         errors = [_error(index, refusal) for index, operation in enumerate(judged) for refusal in operation.refusals]
         self._tally.accepted += len(judged)
         self._tally.partial_errors += len(errors)
-        self._tally.duplicates += len(call.custom_ids) - len(set(call.custom_ids))
+        self._tally.duplicates += len(call.custom_ids) - len(call.ids)
+        events = sum(len(operation.events) for operation in judged)
+        self._tally.events += events
+        self._tally.events_refused += call.events - events
         for operation in judged:
             self._tally.warnings.update(operation.warnings)
         return errors
@@ -220,46 +268,7 @@ class Project:
             self._write(heapq.heappop(self._late)[2])
 
     def _write(self, judged: list[Judged]) -> None:
-        self._profiles.apply((one.custom_id, one.changes) for one in judged if one.custom_id is not None)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-def _parse(body: bytes) -> Call:
-    try:
-        parsed = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
-        if b"\\ud" in body.lower():
-            json.dumps(parsed, ensure_ascii=False).encode("utf-8")
-    except UnicodeError:
-        return Call([], "the body is not UTF-8, or holds half of a surrogate pair", [])
-    except (ValueError, RecursionError):
-        return Call([], "the body is not JSON", [])
-    if not isinstance(parsed, list):
-        return Call([], "the body is not an array of operations", [])
-    return Call(parsed, "", [found for found in map(_custom_id, parsed) if found is not None])
-
-
-def _custom_id(operation: object) -> str | None:
-    identifiers = operation.get("identifiers") if isinstance(operation, dict) else None
-    custom_id = identifiers.get("custom_id") if isinstance(identifiers, dict) else None
-    return custom_id if isinstance(custom_id, str) else None
-
-
-def _refuse_parts(operation: Judged, fault: Fault) -> Judged:
-    for item in fault.partial:
-        if item["custom_id"] != operation.custom_id:
-            continue
-        attribute = item.get("attribute")
-        refusal = Refusal(item.get("category", "attribute"), item.get("reason", "injected fault"), attribute)
-        if attribute is None:
-            return Judged(None, {}, [refusal], [])
-        name = bare_name(attribute)
-        if name in operation.changes:
-            del operation.changes[name]
-            operation.refusals.append(refusal)
-    return operation
+        self._tally.event_overtakes += self._store.apply(judged)
 
 
 def _error(index: int, refusal: Refusal) -> dict[str, object]:

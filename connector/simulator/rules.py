@@ -1,13 +1,14 @@
 """One operation of a call: what to apply, what is refused, what deserves a warning. Pure."""
 
 import re
-from functools import lru_cache
+import time
 from typing import Any, NamedTuple
 
-from connector.simulator.limits import ARRAY_ATTRIBUTES, ATTRIBUTES, Settings
-from connector.simulator.values import Change, RefusedError, Value, read, read_native, utf16_length
+from connector.simulator.event_rules import Event, read_event
+from connector.simulator.limits import ARRAY_ATTRIBUTES, ATTRIBUTES, EVENTS, Settings
+from connector.simulator.names import named_twice, parsed
+from connector.simulator.values import Change, Refusal, RefusedError, Value, read, read_native, utf16_length
 
-_KEY = re.compile(r"(?P<plain>[a-z0-9_]{1,30})|(?P<wrapper>date|url)\((?P<inner>[a-z0-9_]{1,30})\)")
 _FLOAT_ID = re.compile(r"[0-9]+\.0")
 _RESERVED = frozenset(
     (
@@ -30,14 +31,6 @@ class MalformedError(Exception):
     """The whole call is refused; the message never holds a value."""
 
 
-class Refusal(NamedTuple):
-    """A part of an operation that is dropped alone; `attribute` is the key as it was sent."""
-
-    category: str
-    reason: str
-    attribute: str | None = None
-
-
 class Judged(NamedTuple):
     """One operation after the rules.
 
@@ -45,18 +38,25 @@ class Judged(NamedTuple):
         custom_id: Whom to change; None where nothing is applied (refused whole, or an installation,
             none of which this simulator knows).
         changes: By bare attribute name (`birthdate`, `$language`).
+        events: What is kept of them, in the order sent.
         refusals: What goes into the answer's `errors`.
-        warnings: Ids of the rules that were bent: I04, I05, A06, A12.
+        warnings: Ids of the rules that were bent: I04, I05, A06, A12, V08.
     """
 
     custom_id: str | None
     changes: dict[str, Change]
+    events: list[Event]
     refusals: list[Refusal]
     warnings: list[str]
 
 
-def judge(operation: object, settings: Settings) -> Judged:
-    """The operation's valid changes, and every part that a rule refuses.
+def judge(operation: object, settings: Settings, now: float | None = None) -> Judged:
+    """The operation's valid changes and events, and every part that a rule refuses.
+
+    Args:
+        operation: As it was parsed.
+        settings: The limits.
+        now: When it came in, in seconds since 1970; by default now.
 
     Raises:
         MalformedError: The operation refuses the whole call.
@@ -70,33 +70,32 @@ def judge(operation: object, settings: Settings) -> Judged:
     if len(attributes) > ATTRIBUTES:
         reason = f"operation has more than {ATTRIBUTES} attributes"
         return _refused_whole("attribute", reason, settings.too_many_attributes)
-    judged = Judged(custom_id, *_read_all(attributes), [])
+    events = fields.get("events", [])
+    if len(events) > EVENTS:
+        return _refused_whole("event", f"operation has more than {EVENTS} events", settings.too_many_events)
+    changes, refusals = _read_all(attributes)
+    judged = Judged(custom_id, changes, [], refusals, [])
     judged.warnings.extend(_warnings(judged))
+    _read_events(events, judged, settings, time.time() if now is None else now)
     return judged
-
-
-def bare_name(key: str) -> str:
-    """The attribute's name without `date(…)` or `url(…)` around it."""
-    parsed = _parsed(key)
-    return parsed[1] if parsed else key
 
 
 def _fields(operation: object) -> dict[str, Any]:
     if not isinstance(operation, dict):
         raise MalformedError("not an object")
-    if "events" in operation:
-        raise MalformedError("events are not available yet in this simulator")
-    if operation.keys() - {"identifiers", "attributes"}:
+    if operation.keys() - {"identifiers", "attributes", "events"}:
         raise MalformedError("has other fields than identifiers, attributes and events")
     if not isinstance(operation.get("attributes", {}), dict):
         raise MalformedError("attributes is not an object")
+    if not isinstance(operation.get("events", []), list):
+        raise MalformedError("events is not an array")
     return operation
 
 
 def _refused_whole(category: str, reason: str, scope: str) -> Judged:
     if scope == "call":
         raise MalformedError(reason)
-    return Judged(None, {}, [Refusal(category, reason)], [])
+    return Judged(None, {}, [], [Refusal(category, reason)], [])
 
 
 def _custom_id(identifiers: Any, limit: int) -> str | None:  # noqa: ANN401 - parsed JSON
@@ -126,16 +125,10 @@ def _check_installation(installation: Any) -> None:  # noqa: ANN401 - parsed JSO
         raise RefusedError("installation holds something else than texts")
 
 
-@lru_cache(maxsize=4096)
-def _parsed(key: str) -> tuple[str, str] | None:
-    match = _KEY.fullmatch(key)
-    return (match["wrapper"] or "", match["inner"] or match["plain"]) if match else None
-
-
 def _read_all(attributes: dict[str, Any]) -> tuple[dict[str, Change], list[Refusal]]:
     changes: dict[str, Change] = {}
     refusals: list[Refusal] = []
-    twice = _named_twice(attributes)
+    twice = named_twice(tuple(attributes))
     for key, value in attributes.items():
         if key in twice:
             refusals.append(Refusal("attribute", "the same name is used twice in one operation", key))
@@ -152,18 +145,23 @@ def _read_all(attributes: dict[str, Any]) -> tuple[dict[str, Change], list[Refus
 def _read(key: str, value: Any) -> tuple[str, Change]:  # noqa: ANN401 - parsed JSON
     if key.startswith("$"):
         return key, read_native(key, value)
-    parsed = _parsed(key)
-    if parsed is None:
+    found = parsed(key)
+    if found is None:
         raise RefusedError("name is not 1 to 30 characters of a-z, 0-9 and _")
-    wrapper, name = parsed
+    wrapper, name = found
     return name, read(wrapper, value)
 
 
-def _named_twice(attributes: dict[str, Any]) -> set[str]:
-    names = [bare_name(key) for key in attributes]
-    if len(set(names)) == len(names):
-        return set()
-    return {key for key, name in zip(attributes, names, strict=True) if names.count(name) > 1}
+def _read_events(events: list[Any], judged: Judged, settings: Settings, now: float) -> None:
+    for sent in events:
+        try:
+            event, refusals, nulls = read_event(sent, settings, now)
+        except RefusedError as error:
+            judged.refusals.append(Refusal("event", str(error)))
+        else:
+            judged.events.append(event)
+            judged.refusals.extend(refusals)
+            judged.warnings.extend(["V08"] * nulls)
 
 
 def _warnings(judged: Judged) -> list[str]:

@@ -13,9 +13,10 @@ from starlette.applications import Starlette
 
 from connector.errors import UsageError
 from connector.simulator.app import build_app
+from connector.simulator.file import StateFile
 from connector.simulator.limits import Settings
-from connector.simulator.profiles import ProfileFile, Profiles
 from connector.simulator.project import Clock, Project, Request
+from connector.simulator.store import Store
 
 
 class Simulator:
@@ -31,6 +32,7 @@ class Simulator:
         *,
         settings: Settings | None = None,
         clock: Clock = time.monotonic,
+        wall: Clock = time.time,
         folder: Path | None = None,
         record: bool = False,
     ) -> None:
@@ -40,17 +42,18 @@ class Simulator:
             credentials: REST API key by project key.
             settings: Limits to enforce, by default the documented ones.
             clock: Seconds that never go back; drives the rate limits and late writes.
-            folder: Where profiles survive a restart; by default they live in memory. Late writes always do.
-            record: Whether `requests` keeps every call with its custom ids.
+            wall: Seconds since 1970; the age of events is judged by it.
+            folder: Where profiles and events survive a restart; by default they live in memory. Late writes always do.
+            record: Whether `requests` keeps every call with its custom ids and event ids.
 
         Raises:
             StateError: The folder cannot be used, or another simulator holds it.
         """
         self.credentials = dict(credentials)
         self.sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-        self._file = ProfileFile(folder) if folder else None
+        self._file = StateFile(folder) if folder else None
         self._projects = {
-            key: Project(Profiles(key, self._file), settings or Settings(), clock, record=record)
+            key: Project(Store(key, self._file), settings or Settings(), clock, wall, record=record)
             for key in self.credentials
         }
 
@@ -97,6 +100,24 @@ class Simulator:
         """One profile, or None."""
         return self.project(project).profile(custom_id)
 
+    def events(
+        self,
+        custom_id: str | None = None,
+        after: int | None = None,
+        limit: int | None = None,
+        *,
+        project: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Events in the order of their application, of everybody or one profile.
+
+        Args:
+            custom_id: Whose; by default everybody's.
+            after: Only those behind this sequence; the first event has 1.
+            limit: At most so many; by default all.
+            project: The project's key.
+        """
+        return self.project(project).events(custom_id, after, limit)
+
     def inject(self, *faults: dict[str, Any], project: str | None = None) -> None:
         """Queue faults for the next calls (see `Fault`).
 
@@ -110,7 +131,7 @@ class Simulator:
         self.project(project).clear_faults()
 
     def reset(self, *, project: str | None = None) -> None:
-        """Forget profiles, faults, counts and late writes; full buckets."""
+        """Forget profiles, events, faults, counts and late writes; full buckets."""
         self.project(project).reset()
 
     def configure(self, *, project: str | None = None, **changes: Any) -> None:  # noqa: ANN401 - fields of Settings

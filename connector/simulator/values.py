@@ -27,6 +27,14 @@ class RefusedError(Exception):
     """One part of an operation breaks a rule; the message never holds the value."""
 
 
+class Refusal(NamedTuple):
+    """A part of an operation that is dropped alone; `attribute` is the key as it was sent."""
+
+    category: str
+    reason: str
+    attribute: str | None = None
+
+
 class Value(NamedTuple):
     """A typed attribute: string, integer, float, boolean, date, url or array, as it was sent."""
 
@@ -82,7 +90,12 @@ def read_native(name: str, value: Any) -> Change:  # noqa: ANN401 - parsed JSON
     return None if value is None else rule(value)
 
 
-def _text(value: Any, limit: int = STRING_LENGTH) -> str:  # noqa: ANN401
+def text(value: Any, limit: int = STRING_LENGTH) -> str:  # noqa: ANN401
+    """The value, a text that says something within `limit` UTF-16 units.
+
+    Raises:
+        RefusedError: It is another type, blank or longer.
+    """
     if not isinstance(value, str):
         raise RefusedError("value is not a string")
     if not value or value.isspace():
@@ -92,26 +105,40 @@ def _text(value: Any, limit: int = STRING_LENGTH) -> str:  # noqa: ANN401
     return value
 
 
-def _texts(value: list[Any]) -> list[str]:
+def texts(value: Any) -> list[str]:  # noqa: ANN401
+    """The value, an array of 1 to 25 texts.
+
+    Raises:
+        RefusedError: It is another type, or has too few, too many or bad items.
+    """
     if not isinstance(value, list):
         raise RefusedError("value is not an array")
     if not 1 <= len(value) <= ARRAY_ITEMS:
         raise RefusedError(f"array does not hold 1 to {ARRAY_ITEMS} items")
-    return [_text(item) for item in value]
+    return [text(item) for item in value]
 
 
-def _date(value: Any) -> str:  # noqa: ANN401
+def moment(value: Any) -> datetime:  # noqa: ANN401
+    """The moment that an RFC 3339 text with a zone means.
+
+    Raises:
+        RefusedError: It is another type, another format or no day of the calendar.
+    """
     if not isinstance(value, str) or not _DATE.fullmatch(value):
         raise RefusedError("date value is not an RFC 3339 string with a zone")
     try:
-        datetime.fromisoformat(value)
+        return datetime.fromisoformat(value)
     except ValueError:
         raise RefusedError("date value is not a day of the calendar") from None
-    return value
+
+
+def _date(value: Any) -> str:  # noqa: ANN401
+    moment(value)
+    return str(value)
 
 
 def _url(value: Any) -> str:  # noqa: ANN401
-    if not _URL.fullmatch(_text(value, URL_LENGTH)):
+    if not _URL.fullmatch(text(value, URL_LENGTH)):
         raise RefusedError("URL value lacks a scheme or a host")
     return str(value)
 
@@ -131,25 +158,25 @@ def _float(value: float) -> Value:
 def _partial(value: dict[str, Any]) -> Partial:
     if not value or value.keys() - {"$add", "$remove"}:
         raise RefusedError("objects are not supported, except with $add or $remove alone")
-    change = Partial(*(_texts(value[side]) if side in value else [] for side in ("$add", "$remove")))
+    change = Partial(*(texts(value[side]) if side in value else [] for side in ("$add", "$remove")))
     if not set(change.add).isdisjoint(change.remove):
         raise RefusedError("the same item is in $add and in $remove")
     return change
 
 
 _BY_TYPE: dict[type, Callable[[Any], Change]] = {
-    str: lambda value: Value("string", _text(value)),
+    str: lambda value: Value("string", text(value)),
     bool: lambda value: Value("boolean", value),
     int: _integer,
     float: _float,
-    list: lambda value: Value("array", _texts(value)),
+    list: lambda value: Value("array", texts(value)),
     dict: _partial,
 }
 
 
 def _matching(pattern: re.Pattern[str], shape: str, limit: int = STRING_LENGTH) -> Callable[[Any], Change]:
     def rule(value: Any) -> Change:  # noqa: ANN401
-        if not pattern.fullmatch(_text(value, limit)):
+        if not pattern.fullmatch(text(value, limit)):
             raise RefusedError(f"value is not {shape}")
         return Value("string", value)
 
@@ -166,13 +193,13 @@ _zones = cache(available_timezones)
 
 
 def _timezone(value: Any) -> Change:  # noqa: ANN401
-    if _text(value) not in _zones():
+    if text(value) not in _zones():
         raise RefusedError("value is not an IANA time zone")
     return Value("string", value)
 
 
 def _topics(value: Any) -> Change:  # noqa: ANN401
-    change = _partial(value) if isinstance(value, dict) else Value("array", _texts(value))
+    change = _partial(value) if isinstance(value, dict) else Value("array", texts(value))
     items = [*change.add, *change.remove] if isinstance(change, Partial) else value
     if not all(_TOPIC.fullmatch(item) for item in items):
         raise RefusedError("a topic has other characters than a-z, 0-9 and _")

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from connector.errors import StateError
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of these tables; a state of another version is refused."""
 
 WAYS_OUT = (
@@ -52,6 +52,7 @@ CHUNKS = sa.Table(
     sa.Column("unknown_at", sa.Float),  # the last attempt whose outcome is unknown
     sa.Column("settled_at", sa.Float),
     sa.Column("refusals", sa.JSON),  # [[row in the chunk, attribute or null, reason]]
+    sa.Column("parts", sa.JSON),  # [[first row, rows, state]] of a chunk that was split
 )
 
 SNAPSHOTS = sa.Table(
@@ -177,12 +178,12 @@ def _prepared(folder: Path) -> Path:
     """The database's path, after the folder was made, or found whole."""
     database = folder / "state.db"
     lost = not database.exists() or not database.stat().st_size
-    if lost and any((folder / "snapshots").glob("*/*.parquet")):
+    if lost and (any((folder / "snapshots").glob("*/*")) or any((folder / "ledger").glob("*/*"))):
         raise StateError(
-            f"the state folder '{folder}' has snapshot files but no state.db",
+            f"the state folder '{folder}' has files of what was delivered but no state.db",
             remedy="restore state.db from a backup, or move the folder away: then every row is sent again",
         )
-    for part in (folder, folder / "snapshots", folder / "outbox", folder / "locks"):
+    for part in (folder, folder / "snapshots", folder / "ledger", folder / "outbox", folder / "locks"):
         part.mkdir(mode=0o700, parents=True, exist_ok=True)
         part.chmod(0o700)
     os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))

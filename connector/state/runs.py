@@ -65,6 +65,8 @@ class ChunkRow(NamedTuple):
     unknown_at: float | None
     settled_at: float | None
     refusals: list[list[Any]] | None
+    parts: list[list[Any]] | None = None
+    """First row, rows and state of each part, where the chunk had to be split."""
 
 
 def outbox(state: State, run: str) -> Path:
@@ -105,8 +107,24 @@ def mark_unknown(state: State, lease: Lease, number: int) -> None:
         _update(connection, lease, number, unknown_at=time.time())
 
 
-def settle(state: State, lease: Lease, number: int, outcome: str, refusals: Sequence[Refusal] = ()) -> None:
-    """A chunk came to its end in this run: `done` (but for `refusals`), `unknown`, or `planned` again (not applied)."""
+def settle(
+    state: State,
+    lease: Lease,
+    number: int,
+    outcome: str,
+    refusals: Sequence[Refusal] = (),
+    parts: Sequence[tuple[int, int, str]] = (),
+) -> None:
+    """A chunk came to its end in this run: `done` (but for `refusals`), `unknown`, or `planned` again (not applied).
+
+    Args:
+        state: Where it is noted.
+        lease: The run's.
+        number: The chunk's.
+        outcome: Of the whole chunk.
+        refusals: What Batch refused.
+        parts: First row, rows and state (`refused` too) of each part, where the chunk had to be split.
+    """
     with state.write() as connection:
         lease.check(connection)
         _update(
@@ -116,6 +134,7 @@ def settle(state: State, lease: Lease, number: int, outcome: str, refusals: Sequ
             state=outcome,
             settled_at=time.time(),
             refusals=[list(refusal) for refusal in refusals],
+            parts=[list(part) for part in parts] or None,
         )
 
 
@@ -131,6 +150,13 @@ def unfinished(state: State, sync: str) -> list[Opened]:
     open_ones = (RUNS.c.sync == sync) & RUNS.c.finished.is_(None)
     with state.read() as connection:
         return [Opened(*row) for row in connection.execute(sa.select(*names).where(open_ones).order_by(RUNS.c.started))]
+
+
+def open_syncs(state: State, kind: str) -> list[str]:
+    """Syncs of that kind with a run that has something to send and did not end."""
+    with state.read() as connection:
+        rows = connection.execute(sa.select(RUNS.c.sync, RUNS.c.report).where(RUNS.c.finished.is_(None))).all()
+    return [row.sync for row in rows if row.report["kind"] == kind]
 
 
 def check_outbox(state: State, run: Opened) -> None:

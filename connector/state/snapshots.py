@@ -9,7 +9,7 @@ key.
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,26 +92,17 @@ def load(state: State, sync: str) -> Snapshot:
     """The sync's current snapshot, every file's checksum compared.
 
     Raises:
-        StateError: A file is missing or altered, or its hashes are of another recipe.
+        StateError: A file is missing or altered, its hashes are of another recipe, or the sync was of another kind.
     """
-    folder = state.folder / "snapshots" / sync
     with state.read() as connection:
-        row = connection.execute(sa.select(SNAPSHOTS).where(SNAPSHOTS.c.sync == sync)).mappings().one_or_none()
-    if row is None:
+        manifest, generation = current(connection, sync, "profiles")
+    if not generation:
         return nothing(state, sync)
-    snapshot = Snapshot(folder, row["manifest"], row["generation"])
+    snapshot = Snapshot(state.folder / "snapshots" / sync, manifest, generation)
     remedy = WAYS_OUT.format(sync=sync)
     for file in snapshot.files:
-        path = folder / file["name"]
-        if not path.exists():
-            raise StateError(f"sync '{sync}': the snapshot file '{path}' is missing", remedy=remedy)
-        with translated(path):
-            found = checksum(path)
-        if found != file["sha256"]:
-            raise StateError(
-                f"sync '{sync}': the snapshot file '{path}' was altered: its checksum differs", remedy=remedy
-            )
-    if (row["manifest"]["hash_version"], row["manifest"]["self_test"]) != (VERSION, self_test(state.seed)):
+        check(snapshot.folder / file["name"], file["sha256"], f"sync '{sync}': the snapshot", remedy)
+    if (manifest["hash_version"], manifest["self_test"]) != (VERSION, self_test(state.seed)):
         raise StateError(
             f"sync '{sync}': the snapshot's hashes were made by another recipe than this software's",
             remedy=remedy,
@@ -126,9 +117,7 @@ def write(snapshot: Snapshot, frames: Iterable[pl.DataFrame]) -> dict[str, Any] 
         snapshot: Whose folder it goes to.
         frames: `#key`, `#kh`, `#deleted`, `#at` and `h:` columns; the row hash is added.
     """
-    with translated(snapshot.folder):
-        snapshot.folder.mkdir(mode=0o700, exist_ok=True)
-        sync_folder(snapshot.folder.parent)
+    make_folder(snapshot.folder)
     path = snapshot.folder / f"{uuid.uuid4().hex}.parquet"
     rows = write_frames(path, map(_with_row_hash, frames), repetitive=True)
     return {"name": path.name, "rows": rows, "sha256": checksum(path)} if rows else None
@@ -148,8 +137,7 @@ def folded(snapshot: Snapshot, attributes: Iterable[str]) -> Snapshot:
             first += file["rows"]
 
     file = write(snapshot, frames())
-    for old in snapshot.files:  # `sweep` counts from here: a plan that is being made now may still read them
-        os.utime(snapshot.folder / old["name"])
+    let_go(snapshot.folder, [old["name"] for old in snapshot.files])
     return Snapshot(snapshot.folder, {**snapshot.manifest, "files": [file] if file else []}, snapshot.generation)
 
 
@@ -165,15 +153,84 @@ def nothing(state: State, sync: str) -> Snapshot:
 
 
 def forget(connection: sa.Connection, state: State, sync: str) -> Snapshot:
-    """An empty snapshot in place of the sync's, whose files go with a later sweep."""
-    connection.execute(sa.delete(SNAPSHOTS).where(SNAPSHOTS.c.sync == sync))
+    """An empty snapshot in place of the sync's, whose files go with a later sweep.
+
+    Raises:
+        StateError: What is current is another kind's: it is not thrown away under the name of a snapshot.
+    """
+    drop(connection, sync, "profiles")
     return nothing(state, sync)
+
+
+def drop(connection: sa.Connection, sync: str, kind: str) -> None:
+    """Remove the sync's manifest.
+
+    Raises:
+        StateError: It is another kind's.
+    """
+    current(connection, sync, kind)
+    connection.execute(sa.delete(SNAPSHOTS).where(SNAPSHOTS.c.sync == sync))
 
 
 def sweep(snapshot: Snapshot) -> None:
     """Remove files that no manifest names, left by a killed run or folded long enough ago that no reader holds them."""
-    named = {file["name"] for file in snapshot.files}
-    for path in snapshot.folder.glob("*.parquet"):
+    sweep_folder(snapshot.folder, {file["name"] for file in snapshot.files})
+
+
+def current(connection: sa.Connection, sync: str, kind: str) -> tuple[dict[str, Any], int]:
+    """The sync's current manifest and its generation; an empty one and 0 where there is none.
+
+    Args:
+        connection: A transaction.
+        sync: Whose.
+        kind: `profiles` or `events`, as the sync is now.
+
+    Raises:
+        StateError: The manifest was written when the sync was of another kind.
+    """
+    row = connection.execute(sa.select(SNAPSHOTS).where(SNAPSHOTS.c.sync == sync)).mappings().one_or_none()
+    if row is None:
+        return {}, 0
+    was = row["manifest"].get("kind", "profiles")
+    if was != kind:
+        raise StateError(
+            f"sync '{sync}' is of kind {kind}, but the state remembers what a sync of that name and of kind {was} sent",
+            remedy="give the sync another name",
+        )
+    return row["manifest"], row["generation"]
+
+
+def check(path: Path, sha256: str, whose: str, remedy: str) -> None:
+    """Believe a file only as it was written.
+
+    Raises:
+        StateError: It is missing or altered, in the words "`whose` file 'path' …".
+    """
+    if not path.exists():
+        raise StateError(f"{whose} file '{path}' is missing", remedy=remedy)
+    with translated(path):
+        found = checksum(path)
+    if found != sha256:
+        raise StateError(f"{whose} file '{path}' was altered: its checksum differs", remedy=remedy)
+
+
+def make_folder(folder: Path) -> None:
+    """A folder for its owner alone that survives a power cut; its parent exists."""
+    with translated(folder):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def let_go(folder: Path, names: Iterable[str]) -> None:
+    """Start the time after which `sweep_folder` removes these: a plan that is being made now may still read them."""
+    with translated(folder):
+        for name in names:
+            os.utime(folder / name)
+
+
+def sweep_folder(folder: Path, named: Collection[str]) -> None:
+    """Remove a sync's files that are not named and not young."""
+    for path in folder.glob("*"):
         if path.name not in named and path.stat().st_mtime < time.time() - ORPHAN_SECONDS:
             path.unlink(missing_ok=True)
 

@@ -1,51 +1,11 @@
 """Broken files. A `⟪` in a text marks the place that the problem must name; the file is written without it."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from connector.config import load_project
-from connector.errors import ConfigError, Problem
-
-Write = Callable[[dict[str, str]], Path]
-
-MAIN = """\
-batch:
-  project_key: {env: BATCH_PROJECT_KEY}
-  rest_key: {env: BATCH_REST_API_KEY}
-warehouses:
-  local: {type: duckdb, path: warehouse.duckdb}
-"""
-SYNC = """\
-kind: profiles
-warehouse: local
-source: {table: marts.customers}
-"""
-SECRET = "sk_9f86d081884c7d65"
-
-
-def problems_of(root: Path) -> tuple[Problem, ...]:
-    with pytest.raises(ConfigError) as raised:
-        load_project(root)
-    assert raised.value.exit_status == 2
-    assert SECRET not in f"{raised.value!r} {raised.value} {raised.value.problems}"
-    return raised.value.problems
-
-
-def the_problem(folder: Path, file: str, text: str) -> str:
-    """The message of the one problem of the project, which stands where the mark is."""
-    before, mark, after = text.partition("⟪")
-    assert mark
-    (folder / "syncs").mkdir()
-    (folder / "connector.yaml").write_text(MAIN, encoding="utf-8")
-    (folder / "syncs/customers.yaml").write_text(SYNC, encoding="utf-8")
-    (folder / file).write_text(before + after, encoding="utf-8")
-    (problem,) = problems_of(folder)
-    place = (file, before.count("\n") + 1, len(before) - before.rfind("\n"))
-    assert problem[:3] == place
-    return problem.message
+from tests.config.conftest import MAIN, SECRET, SYNC, Write, problems_of, the_problem
 
 
 def sync(extra: str) -> str:
@@ -93,7 +53,18 @@ BROKEN_SYNCS = {
         sync("attributes:\n  plan: {column: a, on_null: ⟪kep}\n"),
         "attributes.plan.on_null: must be clear or keep, got 'kep'; did you mean 'keep'?",
     ),
-    "misspelt kind": ("kind: ⟪profile\n", "did you mean 'profiles'?"),
+    "misspelt kind": (
+        "kind: ⟪profile\n",
+        "kind: must be profiles or events, got 'profile'; did you mean 'profiles'?",
+    ),
+    "misspelt other kind": ("kind: ⟪event\nwarehous: local\n", "got 'event'; did you mean 'events'?"),
+    "no kind": (
+        "⟪warehouse: local\nevent: order_placed\n",
+        "kind: missing; add it (what the rows become: profiles or events)",
+    ),
+    "misspelt key of the kind": ("Knd: ⟪events\nid: a\nwarehouse: local\n", "Knd: unknown key; did you mean 'kind'?"),
+    "kind as a list": ("⟪kind: [events]\n", "kind: must be profiles or events, got a list"),
+    "key of events": (sync("⟪late: hold\n"), "unknown key 'late'"),
     "number for text": (sync("key: ⟪5\n"), "key: must be text, got a number; put it in quotes"),
     "text for number": (sync("guard: {min_rows: ⟪'1'}\n"), "guard.min_rows: must be a whole number, got text"),
     "below the bound": (sync("guard: {min_rows: ⟪-1}\n"), "guard.min_rows: must be at least 0, got -1"),
@@ -174,8 +145,7 @@ BROKEN_SYNCS = {
 }
 
 LATER = {
-    "kind events": ("kind: ⟪events\nevent: order_placed\n", "kind: 'events' is not available yet; use profiles"),
-    "kind export": ("kind: ⟪export\nexport: attributes\n", "kind: 'export' is not available yet; use profiles"),
+    "kind export": ("kind: ⟪export\nexport: attributes\n", "'export' is not available yet; use profiles or events"),
     "engine": (sync("engine: ⟪warehouse\n"), "engine: 'warehouse' is not available yet; use local"),
     "erase": (sync("on_removed: ⟪erase\n"), "on_removed: 'erase' is not available yet; use ignore or clear"),
     "reconcile": (sync("⟪reconcile: {heal: true}\n"), "reconcile: not available yet; remove it"),
@@ -295,6 +265,8 @@ def test_all_mistakes_of_all_files_come_at_once(write: Write) -> None:
             "syncs/b.yml": SYNC,
             "syncs/c.yaml": "kind: [a\n",
             "syncs/d.yaml": SYNC.replace("local", "snow"),
+            "syncs/e.yaml": SYNC.replace("profiles", "events")
+            + "event: Order\nlate: no\nattributes: {$nope: a, amount: 5}\n",
         }
     )
     assert [(each.file, each.line) for each in problems_of(root)] == [
@@ -306,6 +278,10 @@ def test_all_mistakes_of_all_files_come_at_once(write: Write) -> None:
         ("syncs/b.yml", 1),
         ("syncs/c.yaml", 1),
         ("syncs/d.yaml", 2),
+        ("syncs/e.yaml", 4),
+        ("syncs/e.yaml", 5),
+        ("syncs/e.yaml", 6),
+        ("syncs/e.yaml", 6),
     ]
 
 

@@ -1,26 +1,16 @@
 """Projects that are right: their values, defaults, versions and schemas."""
 
-from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connector._model import EnvSecret, FileSecret
-from connector.config import code_version, find_project, load_project, project_schema, sync_schema
+from connector.config import ProfileSync, code_version, find_project, load_project
 from connector.errors import ConfigError, Problem, UsageError
 from connector.warehouses._base import Relation
-
-Write = Callable[[dict[str, str]], Path]
-
-SYNC = """\
-kind: profiles
-warehouse: local
-source: {table: marts.customers}
-"""
+from tests.config.conftest import EVENTS, SYNC, Write
 
 FULL_MAIN = """\
 batch:
@@ -76,6 +66,7 @@ def test_a_full_project_is_read_as_written(write: Write) -> None:
     assert project.state_dir == root.resolve() / "var/state"
     assert main.delivery.quiet == timedelta(hours=1)
     assert main.alerts.webhook == EnvSecret(env="CONNECTOR_ALERT_WEBHOOK")
+    assert isinstance(sync, ProfileSync)
     assert project.warehouse(sync).kind() == "duckdb"
     assert sync.source.relation == Relation(query="select 1 as id -- é\n")
     assert sync.cursor is not None
@@ -103,6 +94,7 @@ def test_a_small_project_has_the_documented_defaults(write: Write) -> None:
         "give_up_after": timedelta(minutes=2),
         "quiet": timedelta(minutes=15),
     }
+    assert isinstance(sync, ProfileSync)
     assert sync.source.relation == Relation(table="marts.customers")
     assert (sync.key, sync.cursor, sync.attributes, sync.schedule) == ("custom_id", None, None, None)
     assert (sync.engine, sync.endpoint, sync.on_removed, sync.dedupe) == ("local", "auto", "ignore", "reject")
@@ -127,6 +119,7 @@ def test_yaml_is_version_1_2(write: Write) -> None:
     sync = load_project(write({"syncs/customers.yaml": text + "source:\n  query: |\n    select 1\t# one\n"})).sync(
         "customers"
     )
+    assert isinstance(sync, ProfileSync)
     assert (sync.key, sync.guard.min_rows) == ("no", 10)
     assert sync.attributes is not None
     assert {name: each.column for name, each in sync.attributes.items()} == {"plan": "1:20", "on": "on"}
@@ -217,28 +210,6 @@ def test_a_project_is_frozen(write: Write) -> None:
         sync.key = "other"  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("schema", [project_schema(), sync_schema()], ids=["project", "sync"])
-def test_schemas_describe_every_key_and_allow_no_other(schema: dict[str, Any]) -> None:
-    """Editors get every key with its meaning, and mark the unknown ones."""
-    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert all("description" in each for each in schema["properties"].values())
-    assert all(each["additionalProperties"] is False for each in [schema, *schema["$defs"].values()])
-
-
-def test_the_sync_schema_allows_short_forms_and_writes_defaults_as_yaml() -> None:
-    """A cursor, an attribute and a schedule may be text; `name` may be left out; a default reads as one writes it."""
-    schema = sync_schema()
-    assert schema["required"] == ["kind", "warehouse", "source"]
-    assert schema["properties"]["full_read_every"]["default"] == "7d"
-    assert schema["$defs"]["Guard"]["properties"]["max_changed"]["default"] == "50%"
-    assert project_schema()["properties"]["memory"]["default"] == "1GB"
-    for key in ("cursor", "schedule"):
-        assert "string" in [each.get("type") for each in schema["properties"][key]["anyOf"]]
-    names = schema["properties"]["attributes"]["anyOf"][0]
-    assert names["additionalProperties"] is False
-    assert "$defs/AttributeMapping" in str(names["patternProperties"])
-
-
 SIGNS = list("{}[]:,-?&*!|>'\"%@`#\n\t\r\x85\u2028 ~<=")
 PIECES = [
     "&a",
@@ -264,6 +235,9 @@ PIECES = [
     "...\n",
     "%YAML 1.1\n",
     "kind: profiles\n",
+    "kind: events\n",
+    "event: ",
+    "partitions: {daily: ",
     "warehouse: local\n",
     "source: {table: a}\n",
     'source: {query_file: "../a\\0"}\n',
@@ -278,10 +252,12 @@ TEXTS = st.one_of(st.text(max_size=60), st.lists(st.sampled_from(SIGNS + PIECES)
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(main=TEXTS, sync=TEXTS, valid_main=st.booleans())
-def test_any_text_is_a_project_or_a_configuration_error(main: str, sync: str, valid_main: bool, write: Write) -> None:
+@given(main=TEXTS, sync=TEXTS, kind=st.sampled_from([SYNC, EVENTS]), valid_main=st.booleans())
+def test_any_text_is_a_project_or_a_configuration_error(
+    main: str, sync: str, kind: str, valid_main: bool, write: Write
+) -> None:
     """Whatever the files hold, loading ends with a project or with problems that have a place."""
-    files = {"syncs/customers.yaml": SYNC + sync if valid_main else sync}
+    files = {"syncs/customers.yaml": kind + sync if valid_main else sync}
     root = write(files if valid_main else {**files, "connector.yaml": main})
     try:
         problems: tuple[Problem, ...] | None = () if load_project(root).syncs else None

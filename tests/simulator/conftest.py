@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -23,6 +24,16 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Wall(Clock):
+    """A wall clock that passes only when told to; `text` writes a moment some seconds from now."""
+
+    def __init__(self) -> None:
+        self.now = 1_780_000_000.0
+
+    def text(self, seconds: float = 0.0) -> str:
+        return datetime.fromtimestamp(self.now + seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 class Door:
@@ -68,6 +79,15 @@ def operation(custom_id: object = "c1", **attributes: Any) -> dict[str, Any]:
     return {"identifiers": {"custom_id": custom_id}, "attributes": attributes}
 
 
+def events(custom_id: str, *sent: object, **attributes: Any) -> dict[str, Any]:
+    return operation(custom_id, **attributes) | {"events": list(sent)}
+
+
+def event(name: str = "bought", time: str | None = None, **attributes: Any) -> dict[str, Any]:
+    timed = {"name": name} if time is None else {"name": name, "time": time}
+    return timed | {"attributes": attributes} if attributes else timed
+
+
 def operations(count: int, start: int = 0) -> list[dict[str, Any]]:
     return [operation(f"c{number}", plan="gold") for number in range(start, start + count)]
 
@@ -84,9 +104,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def door(clock: Clock) -> Iterator[Door]:
+def wall() -> Wall:
+    return Wall()
+
+
+@pytest.fixture
+def door(clock: Clock, wall: Wall) -> Iterator[Door]:
     """A caller in this process, of a simulator of its own."""
-    with opened(clock=clock, record=True) as found:
+    with opened(clock=clock, wall=wall, record=True) as found:
         yield found
 
 

@@ -78,7 +78,7 @@ def test_partial_errors_apply_the_rest(either_door: Door) -> None:
         b'\xef\xbb\xbf[{"identifiers":{"custom_id":"a"}}]',
         b"[" * 100_000,
         b'[{"identifiers":{"custom_id":"good"}},{"identifiers":{"custom_id":"null"}}]',
-        b'[{"identifiers":{"custom_id":"a"},"events":[{"name":"x"}]}]',
+        b'[{"identifiers":{"custom_id":"a"},"events":{"name":"x"}}]',
     ],
 )
 def test_malformed_calls_are_refused_whole(door: Door, body: bytes) -> None:

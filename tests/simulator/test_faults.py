@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from connector.errors import UsageError
+from connector.simulator.calls import Call
 from connector.simulator.faults import FaultQueue
 from tests.simulator.conftest import Clock, Door, opened, operation, operations
 
@@ -182,7 +183,7 @@ def test_shares_are_drawn_from_the_seed() -> None:
     def hits(seed: int) -> list[bool]:
         queue = FaultQueue()
         queue.add([{"status": 500, "share": 0.05, "seed": seed}])
-        return [queue.take({"c"}) is not None for _ in range(2000)]
+        return [queue.take(Call([operation("c")])) is not None for _ in range(2000)]
 
     assert hits(1) == hits(1) != hits(2)
     assert 60 < sum(hits(1)) < 140
@@ -211,7 +212,13 @@ def test_control_routes_for_faults(either_door: Door) -> None:
         {"share": 1.5},
         {"match": {}},
         {"match": {"custom_id": 5}},
+        {"match": {"custom_id": "c", "name": "x"}},
+        {"match": {"event_id": 5}},
         {"partial": [{"attribute": "x"}]},
+        {"partial": [{"custom_id": "c", "event": "e1"}]},
+        {"partial": [{"custom_id": "c", "event": {"id": "e1"}}]},
+        {"partial": [{"custom_id": "c", "event": {"name": 5}}]},
+        {"partial": [{"custom_id": "c", "event": {}, "attribute": "x"}]},
         {"retry_after": "a\nb"},
         {"location": "http://é"},
         {"apply": 1},

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from connector.simulator.limits import Settings
-from connector.simulator.rules import Judged, MalformedError, bare_name, judge
+from connector.simulator.names import bare_name
+from connector.simulator.rules import Judged, MalformedError, judge
 from connector.simulator.values import Partial, Value
 
 EMOJI = "\N{GRINNING FACE}"
@@ -202,19 +203,14 @@ def test_bad_custom_ids_refuse_the_call(custom_id: object) -> None:
         {"identifiers": {"custom_id": "c1"}, "overwrite": True},
         {"identifiers": {"custom_id": "c1"}, "attributes": None},
         {"identifiers": {"custom_id": "c1"}, "attributes": []},
-        {"identifiers": {"custom_id": "c1"}, "events": []},
+        {"identifiers": {"custom_id": "c1"}, "events": {}},
+        {"identifiers": {"custom_id": "c1"}, "events": None},
     ],
 )
 def test_malformed_operations_refuse_the_call(operation: object) -> None:
     """An operation of another shape than documented refuses the whole call."""
     with pytest.raises(MalformedError):
         judge(operation, DEFAULTS)
-
-
-def test_events_say_that_they_are_not_available() -> None:
-    """An operation with events is told that this simulator has none yet."""
-    with pytest.raises(MalformedError, match="not available yet in this simulator"):
-        judge({"identifiers": {"custom_id": "c1"}, "events": [{"name": "x"}]}, DEFAULTS)
 
 
 def test_undocumented_refusals_are_switches() -> None:

@@ -1,0 +1,35 @@
+"""The kinds of sync, and the model of each."""
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from pydantic import ConfigDict, Field, model_validator
+
+from connector._model import Model
+from connector.config._events import EventSync
+from connector.config._profiles import ProfileSync
+from connector.config._wording import MistakeError, nearest
+
+Kind = Literal["profiles", "events"]
+
+Sync: TypeAlias = ProfileSync | EventSync
+"""A sync of any kind."""
+
+SYNC_MODELS: Mapping[Kind, type[Sync]] = {"profiles": ProfileSync, "events": EventSync}
+"""What a file of each kind holds."""
+
+
+class SyncKind(Model):
+    """What a file of `syncs/` says first: its kind decides which other keys there are."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    kind: Kind = Field(description="what the rows become: profiles or events")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _misspelt(cls, value: dict[str, object]) -> dict[str, object]:
+        known = {name for model in SYNC_MODELS.values() for name in model.model_fields}
+        if "kind" not in value and (near := nearest("kind", value.keys() - known)):
+            raise MistakeError("unknown key; did you mean 'kind'?", near)
+        return value

@@ -1,0 +1,123 @@
+"""The story of an event sync: what was sent is a ledger of event ids."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+
+from connector.config import EventSync
+from connector.errors import ConnectorError, GuardError
+from connector.event_commit import EventBooks, Examined, closing, commit, listed_after, soonest
+from connector.event_draft import EventDraft, draft, guarded
+from connector.event_planning import HELD
+from connector.report import Report
+from connector.state import ledger as ledgers
+from connector.state import runs
+from connector.state.ledger import Ledger
+from connector.story import Story, killed
+from connector.task import tolerance_notes
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EventStory(Story[EventSync, Ledger, EventDraft]):
+    """A run of an event sync."""
+
+    @property
+    def repeats(self) -> bool:
+        """A copy of an event counts twice: only where the YAML prefers that to a lost one."""
+        return self.task.sync.on_unknown == "resend"
+
+    @property
+    def attributes_first(self) -> bool:
+        """An automation that an event starts reads the profile's attributes."""
+        return True
+
+    def load(self) -> Ledger:
+        """The sync's ledger."""
+        return ledgers.load(self.state, self.lease.sync)
+
+    def take_over(self, run: runs.Opened, kept: Ledger) -> Ledger:
+        """The ledger after a killed run's answers; its events in flight are held, or due again."""
+        closed = closing(self.state, run.id, hold=not self.repeats)
+        logger.warning("run %s was killed; %d events had been delivered", run.id, closed.settled.accepted)
+        counts = {**closed.settled._asdict(), "held": run.report["held"] + closed.settled.held}
+        ended = killed(counts, f"run {self.lease.run} took over what it had delivered")
+        listed = listed_after(kept, closed, None)
+        return commit(EventBooks(self.state, self.lease, kept), run.id, {**run.report, **ended}, closed, listed, None)
+
+    def forget(self, connection: sa.Connection) -> Ledger:
+        """An empty ledger."""
+        return ledgers.forget(connection, self.state, self.lease.sync)
+
+    def sweep(self, kept: Ledger) -> None:
+        """Remove ledger files that nothing names."""
+        ledgers.sweep(kept)
+
+    def draft(self, kept: Ledger, report: Report) -> EventDraft:
+        """The events that are due."""
+        return draft(self.task, self.state, kept, report, self.progress)
+
+    def stopped(self, kept: Ledger, drafted: EventDraft) -> GuardError | None:
+        """Events that were sent must not look new."""
+        return guarded(self.task, kept, drafted)
+
+    def close(
+        self, kept: Ledger, drafted: EventDraft, report: Report, ended: ConnectorError | None, reasons: Sequence[str]
+    ) -> Report:
+        """Commit the accepted events to the ledger."""
+        closed = closing(self.state, self.lease.run, hold=not self.repeats)
+        settled = closed.settled
+        held = report.held + settled.held
+        unsent = report.planned - settled.accepted - settled.rejected - held - report.expired
+        report = replace(report, accepted=settled.accepted, rejected=settled.rejected, held=held, unsent=unsent)
+        examined = self._examined(drafted, moves=not ended and not unsent)
+        listed = listed_after(kept, closed, examined)
+        waiting = listed.filter((pl.col("state") == HELD) & (pl.col("attribute") == ""))
+        ends = [end for end in (closed.closes, soonest(waiting["time"])) if end is not None]
+        report = replace(report, undecided=waiting.height, closes=min(ends, default=None))
+        notes = [*reasons, *tolerance_notes(self.task, report, drafted.faulty), *_waiting_notes(report)]
+        report = report.failed(ended) if ended else self.judged(report, notes)
+        books = EventBooks(self.state, self.lease, kept)
+        commit(books, self.lease.run, report.to_dict(), closed, listed, examined)
+        return report
+
+    def _examined(self, drafted: EventDraft, *, moves: bool) -> Examined:
+        """What the read has shown; the cursor moves only past events that are all sent, listed or let go."""
+        reading, sifted, cursor = drafted.reading, drafted.sifted, self.task.sync.cursor
+        entries: dict[str, Any] = {"recipe": drafted.recipe}
+        if cursor and moves and not reading.asked and not sifted.skipped:
+            entries["cursor"] = {"value": reading.until.isoformat(), "scope": reading.scope}
+        return Examined(
+            found=sifted.found,
+            again=reading.again,
+            full=reading.full,
+            discarded=drafted.discarded,
+            dropped=self.task.options.discard_held,
+            entries=entries,
+        )
+
+
+def _waiting_notes(report: Report) -> list[str]:
+    """Why a run with events that wait for a decision is not green, and how long there is to decide."""
+    notes = []
+    if report.undecided:
+        decide = "decide with --retry-held or --discard-held"
+        see = f"see: connector rejects {report.sync}"
+        notes.append(f"events held: {report.undecided}; {decide} (in Dagster: retry_held, discard_held); {see}")
+    if report.closes is not None:
+        at = datetime.fromtimestamp(report.closes, UTC)
+        hours = (report.closes - time.time()) / 3600
+        notes.append(
+            f"the oldest event that was not sent can be sent until {at:%Y-%m-%d %H:%M} UTC, {hours:.1f} h from now"
+        )
+    return notes
+
+
+__all__ = ["EventStory"]

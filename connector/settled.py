@@ -1,0 +1,61 @@
+"""What became of each row of an outbox, as its chunks tell it."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from connector.state.runs import ChunkRow
+
+UNSENT, ACCEPTED, UNKNOWN, REFUSED = range(4)
+
+_OUTCOMES = {"done": ACCEPTED, "planned": UNSENT, "sent": UNKNOWN, "unknown": UNKNOWN, "refused": REFUSED}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """The state of every row of an outbox, as arrays of its length.
+
+    Attributes:
+        outcome: UNSENT, ACCEPTED (but for refusals), UNKNOWN, or REFUSED: nothing of it was applied.
+        settled_at: When, in seconds since 1970.
+        unknown_at: The last attempt whose outcome is unknown, in seconds since 1970; 0: there was none.
+        refusals: `row` (Int64), `attribute` (String, null: the operation, or an event of it), `reason` (String).
+    """
+
+    outcome: npt.NDArray[np.int8]
+    settled_at: npt.NDArray[np.float64]
+    unknown_at: npt.NDArray[np.float64]
+    refusals: pl.DataFrame = field(repr=False)
+
+
+def outcomes(chunks: Sequence[ChunkRow]) -> Outcomes:
+    """The outcomes of a run's rows, from its chunks in order."""
+    rows = np.array([chunk.rows for chunk in chunks], np.int64)
+    now = time.time()  # a chunk left `sent` by a kill may have been applied at any moment up to now
+    parts = [part for chunk in chunks for part in _parts(chunk)]
+    doubts = [
+        now if chunk.state == "sent" else chunk.unknown_at or (chunk.settled_at if chunk.state == "unknown" else 0.0)
+        for chunk in chunks
+    ]
+    refusals = [
+        (chunk.first + row, attribute, reason) for chunk in chunks for row, attribute, reason in chunk.refusals or ()
+    ]
+    schema = {"row": pl.Int64, "attribute": pl.String, "reason": pl.String}
+    return Outcomes(
+        outcome=np.repeat(np.array([_OUTCOMES[state] for _, state in parts], np.int8), [length for length, _ in parts]),
+        settled_at=np.repeat(np.array([chunk.settled_at or now for chunk in chunks], np.float64), rows),
+        unknown_at=np.repeat(np.array(doubts, np.float64), rows),
+        refusals=pl.DataFrame(refusals, schema=schema, orient="row"),
+    )
+
+
+def _parts(chunk: ChunkRow) -> Iterator[tuple[int, str]]:
+    """Rows and state of the chunk's parts; while it is `sent` again, all of it is in doubt."""
+    if chunk.parts and chunk.state != "sent":
+        yield from ((rows, state) for _, rows, state in chunk.parts)
+    else:
+        yield chunk.rows, chunk.state

@@ -1,0 +1,327 @@
+"""What the runs of every kind of sync have in common: recover, draft, guard, wait for the turn, send, commit."""
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import httpx
+import sqlalchemy as sa
+
+from connector._model import exceeds
+from connector.api import profiles
+from connector.api._http import Access
+from connector.config import Sync
+from connector.delivery import Parcel, Terms, Traffic, deliver
+from connector.errors import BusyError, CancelledRunError, ConnectorError, GuardError, StateError
+from connector.payload import Chunk
+from connector.report import Report
+from connector.state import runs, snapshots
+from connector.state.database import State
+from connector.state.files import checksum
+from connector.state.lease import Lease, hold, is_held
+from connector.task import Progress, Task, discard
+
+TURN = "#delivery"
+"""Name of the lease of the run that sends: no sync can have it."""
+
+_POLL_SECONDS = 0.1
+_RENEW_SECONDS = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class Drafted(Protocol):
+    """What has to be sent, as far as sending needs to know it."""
+
+    @property
+    def report(self) -> Report:
+        """The counts so far."""
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        """The requests."""
+
+    @property
+    def endpoint(self) -> profiles.Endpoint:
+        """The one they go to."""
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Type by name of the attributes in the outbox, as far as a takeover needs them."""
+
+    @property
+    def outbox(self) -> Path:
+        """The file that holds the operations."""
+
+
+S = TypeVar("S", bound=Sync)
+Kept = TypeVar("Kept")
+D = TypeVar("D", bound=Drafted)
+
+
+@dataclass(frozen=True, slots=True)
+class Story(ABC, Generic[S, Kept, D]):
+    """One run of one sync, under its lease. `Kept` is what was delivered before, `D` the draft."""
+
+    task: Task[S]
+    state: State
+    lease: Lease
+    progress: Progress
+
+    @abstractmethod
+    def load(self) -> Kept:
+        """What was delivered."""
+
+    @abstractmethod
+    def take_over(self, run: runs.Opened, kept: Kept) -> Kept:
+        """What was delivered, after that of a killed run was committed."""
+
+    @abstractmethod
+    def forget(self, connection: sa.Connection) -> Kept:
+        """Nothing in place of what was delivered."""
+
+    @abstractmethod
+    def sweep(self, kept: Kept) -> None:
+        """Remove files that nothing names any more."""
+
+    @abstractmethod
+    def draft(self, kept: Kept, report: Report) -> D:
+        """Read the source and write the outbox."""
+
+    @abstractmethod
+    def stopped(self, kept: Kept, drafted: D) -> GuardError | None:
+        """The guard that stops this draft, if one does."""
+
+    @abstractmethod
+    def close(
+        self, kept: Kept, drafted: D, report: Report, ended: ConnectorError | None, reasons: Sequence[str]
+    ) -> Report:
+        """The run's last report, after what Batch accepted was committed.
+
+        Raises:
+            StateError: It could not be; the run stays open, and the next one takes over what it delivered.
+        """
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a request of unknown outcome is sent again at once."""
+        return True
+
+    @property
+    def attributes_first(self) -> bool:
+        """Whether runs of profile syncs that are ready to send go before this one."""
+        return False
+
+    def run(self, report: Report, access: Access, transport: httpx.AsyncBaseTransport | None) -> Report:
+        """The story, top to bottom; its report says how it ended."""
+        kept = self._recovered()
+        allowed = False
+        try:
+            drafted = self.draft(kept, report)
+            if stopped := self.stopped(kept, drafted):
+                return self._ended_early(drafted.report.failed(stopped))
+            allowed = True
+        except ConnectorError as error:
+            return self._ended_early(report.failed(error))
+        finally:
+            if not allowed:  # also where an interrupt ended the reading: no value may stay behind
+                discard(self.state, report.run)
+        return self._delivered(kept, drafted, self._terms(drafted, access, transport))
+
+    def judged(self, report: Report, why: Sequence[str]) -> Report:
+        """Green, or incomplete with the reasons why: those given, and what Batch did not take."""
+        known, allowed = report.known, self.task.sync.tolerance.rejected
+        reasons = list(why)
+        if report.unsent:
+            again = "ask for --resend again" if self.task.options.resend else "they stay due"
+            reasons.append(f"rows not sent, or with an unknown outcome: {report.unsent}; {again}")
+        if exceeds(report.rejected, allowed, known):
+            share = f"tolerance.rejected allows {allowed:.0%} of the {known} rows that it knows"
+            see = f"see: connector rejects {report.sync}"
+            reasons.append(f"rows that Batch refused: {report.rejected}; {share}; {see}")
+        return replace(report, outcome="incomplete" if reasons else "green", reasons=tuple(reasons))
+
+    def _recovered(self) -> Kept:
+        """What was delivered, after killed runs were taken over.
+
+        What they had delivered is committed; their chunks in flight have an unknown outcome.
+        """
+        sync = self.lease.sync
+        try:
+            kept = self.load()
+            for run in runs.unfinished(self.state, sync):
+                self._require_same_kind(run)
+                runs.check_outbox(self.state, run)
+                kept = self.take_over(run, kept)
+        except StateError:
+            if not self.task.options.whole:
+                raise
+            logger.warning("sync %s: what it had delivered is lost; everything is sent again, as asked", sync)
+            kept = self._started_over()
+        self.sweep(kept)
+        sweep_outbox(self.state, sync)
+        return kept
+
+    def _require_same_kind(self, run: runs.Opened) -> None:
+        kind, sync = run.report["kind"], self.task.sync
+        if kind != sync.kind:
+            raise StateError(
+                f"sync '{sync.name}': its killed run {run.id} was of kind '{kind}', the sync is of kind '{sync.kind}'",
+                remedy="give the sync another name, or put the kind back and run it once",
+            )
+
+    def _started_over(self) -> Kept:
+        """Nothing in place of what cannot be believed; killed runs are closed without it."""
+        with self.state.write() as connection:
+            self.lease.check(connection)
+            for run in runs.unfinished(self.state, self.lease.sync):
+                lost = {"unsent": run.report["planned"] - run.report["held"] - run.report["expired"]}
+                ended = killed(lost, f"run {self.lease.run} sends everything again")
+                runs.close_run(connection, self.lease, run.id, {**run.report, **ended})
+            return self.forget(connection)
+
+    def _delivered(self, kept: Kept, drafted: D, terms: Terms) -> Report:
+        """Send the outbox and commit what was accepted, whatever ends the sending."""
+        start = time.monotonic()
+        traffic = Traffic()
+        ended: ConnectorError | None = None
+        try:
+            if drafted.chunks:
+                self._open(drafted)
+                with turn(self.state, self.lease, attributes_first=self.attributes_first, progress=self.progress):
+                    self._send(drafted, terms, traffic)
+        except ConnectorError as error:
+            ended = error
+        except BaseException as error:  # a cancel, or a fault of ours: what was accepted is kept all the same
+            self._closed(kept, drafted, _with_traffic(drafted.report, traffic, start), _unforeseen(error))
+            raise
+        return self._closed(kept, drafted, _with_traffic(drafted.report, traffic, start), ended, traffic.reasons)
+
+    def _closed(
+        self,
+        kept: Kept,
+        drafted: D,
+        report: Report,
+        ended: ConnectorError | None,
+        reasons: Sequence[str] = (),
+    ) -> Report:
+        try:
+            report = self.close(kept, drafted, report, ended, reasons)
+        except StateError as error:
+            return report.failed(ended or error)
+        logger.info("run %s: %s, %d of %d accepted", report.run, report.outcome, report.accepted, report.planned)
+        return report
+
+    def _open(self, drafted: D) -> None:
+        """Make the run durable: what it would send, and that it is about to."""
+        opened = runs.Opened(
+            id=self.lease.run,
+            key_column=self.task.sync.key,
+            attributes=drafted.attributes,
+            outbox_sha256=checksum(drafted.outbox),
+            report=drafted.report.to_dict(),
+        )
+        with self.state.write() as connection:
+            runs.open_run(connection, self.lease, opened, drafted.chunks)
+
+    def _send(self, drafted: D, terms: Terms, traffic: Traffic) -> None:
+        parcel = Parcel(self.state, self.lease, drafted.outbox, drafted.chunks)
+        rows = sum(chunk.rows for chunk in drafted.chunks)
+        deliver(parcel, terms, traffic, lambda done: self.progress("deliver", done, rows))
+
+    def _terms(self, drafted: D, access: Access, transport: httpx.AsyncBaseTransport | None) -> Terms:
+        settings = self.task.project.settings
+        return Terms(
+            access=access,
+            endpoint=drafted.endpoint,
+            limit=profiles.limit(settings.batch.limits, drafted.endpoint),
+            in_flight=settings.delivery.in_flight,
+            timeout=settings.delivery.timeout.total_seconds(),
+            give_up_after=settings.delivery.give_up_after.total_seconds(),
+            repeats=self.repeats,
+            transport=transport,
+        )
+
+    def _ended_early(self, report: Report) -> Report:
+        """Keep the report of a run that sent nothing."""
+        with self.state.write() as connection:
+            self.lease.check(connection)
+            runs.close_run(connection, self.lease, self.lease.run, report.to_dict())
+        return report
+
+
+@contextmanager
+def turn(state: State, lease: Lease, *, attributes_first: bool, progress: Progress) -> Iterator[None]:
+    """The right to send: one run of a project at a time, so that no profile is ever in two calls at once.
+
+    The rate is the project's anyway, so that waiting costs no throughput; reading and comparing go on meanwhile.
+
+    Args:
+        state: The project's.
+        lease: The run's; renewed while it waits.
+        attributes_first: Let runs of profile syncs that are ready go first, as an event's automation reads attributes.
+        progress: Told that the run waits.
+    """
+    renew_at = time.monotonic() + _RENEW_SECONDS
+    with ExitStack() as stack:
+        while (attributes_first and _attributes_are_ready(state)) or not _entered(stack, state, lease.run):
+            progress("wait", 0, None)
+            time.sleep(_POLL_SECONDS)
+            if time.monotonic() > renew_at:
+                renew_at = time.monotonic() + _RENEW_SECONDS
+                with state.write() as connection:
+                    lease.check(connection)
+        yield
+
+
+def _entered(stack: ExitStack, state: State, run: str) -> bool:
+    try:
+        stack.enter_context(hold(state, TURN, run))
+    except BusyError:
+        return False
+    return True
+
+
+def _attributes_are_ready(state: State) -> bool:
+    return any(is_held(state, sync) for sync in runs.open_syncs(state, "profiles"))
+
+
+def sweep_outbox(state: State, sync: str) -> None:
+    """Remove what killed runs of the sync left behind; a plan that is being made now is left alone."""
+    for path in (state.folder / "outbox").glob(f"{sync}-*"):
+        with suppress(FileNotFoundError):  # a plan that ends just now takes its files with it
+            if "-plan-" not in path.name or path.stat().st_mtime < time.time() - snapshots.ORPHAN_SECONDS:
+                discard(state, path.stem)
+
+
+def killed(counts: Mapping[str, int], remedy: str) -> dict[str, object]:
+    """What a killed run's report says beside what it had planned."""
+    message = "the run was killed"
+    error = {"code": "killed", "message": message, "remedy": remedy}
+    return {"outcome": "failed", **counts, "reasons": [message], "error": error}
+
+
+def _unforeseen(error: BaseException) -> ConnectorError:
+    if isinstance(error, Exception):
+        return ConnectorError("the run ended by an unexpected error", remedy="report it, and run again to go on")
+    return CancelledRunError("the run was cancelled", remedy="run it again: it goes on where it stopped")
+
+
+def _with_traffic(report: Report, traffic: Traffic, start: float) -> Report:
+    """The report with what went over the wire; `accepted` is what was acknowledged, until the chunks tell exactly."""
+    seconds = time.monotonic() - start
+    total = report.seconds.total + seconds
+    return replace(
+        report,
+        accepted=traffic.settled,
+        requests=traffic.requests,
+        retries=traffic.retries,
+        throttled=traffic.throttled,
+        bytes=traffic.bytes,
+        seconds=replace(report.seconds, deliver=seconds, waiting_for_rate=traffic.waited, total=total),
+    )

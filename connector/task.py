@@ -1,0 +1,115 @@
+"""What a run is asked to do, and what the drafts of every kind of sync share."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+import polars as pl
+
+from connector._model import exceeds
+from connector.config import EventSync, Project, Sync
+from connector.errors import UsageError, WarehouseError
+from connector.report import Report
+from connector.state import runs
+from connector.state.database import State
+
+Progress = Callable[[str, int, int | None], None]
+"""Told the phase (`read`, `diff`, `wait`, `deliver`), the rows done, and how many there are where that is known."""
+
+S_co = TypeVar("S_co", bound=Sync, covariant=True)
+
+
+def silent(_phase: str, _done: int, _total: int | None) -> None:
+    """The Progress of those who do not want to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What an operator may ask of one run.
+
+    Attributes:
+        full: Read the whole source, cursor or not.
+        resend: Send every row whole; events also if they were sent before.
+        limit: Plan at most so many rows; the others stay due.
+        keys: Read only these keys.
+        allow_mass_change: The reason why the guards may be passed this once.
+        window: Events only: read those that happened in this half-open interval; both ends aware.
+        retry_held: Events only: judge held ones again, and send what may be sent.
+        discard_held: Events only: never send held ones.
+    """
+
+    full: bool = False
+    resend: bool = False
+    limit: int | None = None
+    keys: tuple[str, ...] = ()
+    allow_mass_change: str | None = None
+    window: tuple[datetime, datetime] | None = None
+    retry_held: bool = False
+    discard_held: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Everything is sent again, so that what was delivered before need not be known."""
+        return self.resend and self.limit is None and not self.keys and self.window is None
+
+
+@dataclass(frozen=True, slots=True)
+class Task(Generic[S_co]):
+    """A sync of a project, and what the operator asks of it this time."""
+
+    project: Project
+    sync: S_co
+    options: Options
+
+
+def check_options(sync: Sync, options: Options) -> None:
+    """Refuse options that the sync's kind does not have.
+
+    Raises:
+        UsageError: Names the option.
+    """
+    asked = {"--window": options.window, "--retry-held": options.retry_held, "--discard-held": options.discard_held}
+    for name, value in asked.items():
+        if value and not isinstance(sync, EventSync):
+            raise UsageError(f"{name} is for event syncs, and '{sync.name}' is one of profiles", remedy="leave it out")
+    if options.retry_held and options.discard_held:
+        raise UsageError("--retry-held and --discard-held exclude each other", remedy="give one of them")
+
+
+def tolerance_notes(task: Task[Sync], report: Report, faulty: int) -> list[str]:
+    """Why the run is not green although all that can be sent was sent; empty within the tolerance."""
+    allowed = task.sync.tolerance.invalid
+    if not exceeds(faulty, allowed, report.known):
+        return []
+    what = f"rows that are invalid or have a value withheld: {faulty}"
+    share = f"tolerance.invalid allows {allowed:.0%} of the {report.known} rows that the sync knows"
+    return [f"{what}; {share}; see: connector rejects {report.sync}"]
+
+
+@contextmanager
+def named(sync: Sync) -> Iterator[None]:
+    """A warehouse's errors do not know which sync met them."""
+    try:
+        yield
+    except WarehouseError as error:
+        raise WarehouseError(f"sync '{sync.name}': {error.message}", remedy=error.remedy) from None
+
+
+def told(batches: Iterator[pl.DataFrame], progress: Progress) -> Iterator[pl.DataFrame]:
+    """The same record batches; `progress` hears of each."""
+    rows = 0
+    for batch in batches:
+        rows += batch.height
+        progress("read", rows, None)
+        yield batch
+    progress("read", rows, rows)
+
+
+def discard(state: State, run: str) -> None:
+    """Remove a draft's files: values lie in the outbox only while a run is open."""
+    path = runs.outbox(state, run)
+    shutil.rmtree(path.with_suffix(".spool"), ignore_errors=True)
+    path.unlink(missing_ok=True)
