@@ -1,4 +1,4 @@
-"""The demo: invented customers in DuckDB, a local Profile API, two runs through Dagster, and a comparison."""
+"""The demo: invented customers and orders in DuckDB, a local Profile API, runs through Dagster, and a comparison."""
 
 import os
 import re
@@ -13,18 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 import connector
-from connector import invented
-from connector.config import ProfileSync, Project, load_project
+from connector import invented, proof
+from connector.config import Project, load_project
 from connector.errors import ConnectorError, UsageError
 from connector.plan import Plan, plan_sync
+from connector.proof import Compared
 from connector.simulator import Simulator, serve
 from connector.state import runs
 from connector.state.database import open_state
 
-SYNC = "customers"
+SYNC, EVENTS = "customers", "orders"
 FOLDER = Path("connector-demo")
 """Where the demo goes when there is no checkout around it."""
 
@@ -35,7 +34,9 @@ _MARKER = "made-by-the-demo"
 _PACKAGES = Path(connector.__file__).parent.parent
 EXAMPLE = _PACKAGES / "assets" / "project"
 
-_MADE = ("warehouse.duckdb", "warehouse.duckdb.wal", ".connector", SIMULATOR_FOLDER)
+_WAREHOUSE = "warehouse.duckdb"
+_MADE = (_WAREHOUSE, f"{_WAREHOUSE}.wal", ".connector", SIMULATOR_FOLDER)
+_SHOWN = "customer-0100"
 
 Say = Callable[[str], None]
 
@@ -49,10 +50,11 @@ class Demo:
         port: Of the local API, which answers as long as the demo's context is open.
         base_url: The same, for a client.
         reports: One a run, in order.
-        plan: Made before the second run.
+        plan: Of the customers, made before their second run.
         profile: A profile that changed, as the API holds it.
-        differing: Profiles that are not what the warehouse says; 0 is right.
-        compared: Profiles that were compared.
+        event: Its last event, likewise.
+        profiles: How many are not what the warehouse says.
+        events: How many are missing, not what the warehouse says, there twice, or behind a later one of their profile.
     """
 
     folder: Path
@@ -61,8 +63,14 @@ class Demo:
     reports: list[dict[str, Any]] = field(default_factory=list)
     plan: Plan | None = None
     profile: dict[str, Any] = field(default_factory=dict)
-    differing: int = 0
-    compared: int = 0
+    event: dict[str, Any] = field(default_factory=dict)
+    profiles: Compared = field(default_factory=Compared)
+    events: Compared = field(default_factory=Compared)
+
+    @property
+    def differing(self) -> int:
+        """Profiles and events that are not right."""
+        return self.profiles.differing + self.events.differing
 
     @property
     def made(self) -> list[Path]:
@@ -97,21 +105,45 @@ def demonstrated(folder: Path, port: int, say: Say) -> Iterator[Demo]:
     keys = {batch.project_key.read(folder).get_secret_value(): batch.rest_key.read(folder).get_secret_value()}
     with Simulator(keys, folder=folder / SIMULATOR_FOLDER) as simulator, serve(simulator, port=port) as served:
         demo = Demo(folder, port, served.base_url)
-        warehouse = folder / "warehouse.duckdb"
-        invented.make(warehouse)
-        say(f"1/5  {invented.CUSTOMERS} invented customers are in DuckDB, a local Profile API listens on port {port}")
-        say("2/5  first run, through Dagster: every customer is new")
-        demo.reports.append(_run(project))
-        invented.change(warehouse, datetime.now(UTC).replace(tzinfo=None))
-        say(f"3/5  {invented.UPGRADED + 1} rows changed and {invented.NEW} arrived; planned what that means")
-        demo.plan = plan_sync(project, SYNC)
-        say("4/5  second run, through Dagster: only the differences go")
-        demo.reports.append(_run(project))
-        held = {profile["custom_id"]: profile for profile in simulator.profiles()}
-        demo.profile = held.get("customer-0100", {})
-        demo.differing, demo.compared = _compared(warehouse, held, _told(project.sync(SYNC)))
-        say(f"5/5  compared {demo.compared} profiles with the warehouse: {demo.differing} differ")
+        _runs(demo, project, say)
+        _prove(demo, project, simulator)
+        people, orders = demo.profiles, demo.events
+        same = f"{people.differing} of {people.compared} profiles and {orders.differing} of {orders.compared} events"
+        say(f"5/5  compared with the warehouse: {same} differ")
         yield demo
+
+
+def _runs(demo: Demo, project: Project, say: Say) -> None:
+    """Both syncs, a day's changes, and both again: attributes before events, which may start an automation."""
+    warehouse = project.root / _WAREHOUSE
+    invented.make(warehouse, _now())
+    made = f"{invented.CUSTOMERS} invented customers and {invented.ORDERS} orders are in DuckDB"
+    say(f"1/5  {made}, a local Profile API listens on port {demo.port}")
+    say("2/5  first runs, through Dagster: every customer and every order is new")
+    demo.reports += [_run(project, SYNC), _run(project, EVENTS)]
+    invented.change(warehouse, _now())
+    ordered = f"{invented.UPGRADED} orders and {invented.NEW} customers arrived"
+    say(f"3/5  {invented.UPGRADED + 1} customers changed, {ordered}; planned what that means")
+    demo.plan = plan_sync(project, SYNC)
+    say("4/5  second runs, through Dagster: only what is new goes")
+    demo.reports += [_run(project, SYNC), _run(project, EVENTS)]
+
+
+def _prove(demo: Demo, project: Project, simulator: Simulator) -> None:
+    """Compare all that the API holds with the warehouse."""
+    warehouse = project.root / _WAREHOUSE
+    held = {profile["custom_id"]: profile for profile in simulator.profiles()}
+    told = proof.profile_attributes(project.sync(SYNC))
+    demo.profiles = proof.compare_profiles(invented.rows(warehouse, "marts.customers"), held, told)
+    kept = proof.event_attributes(project.sync(EVENTS))
+    demo.events = proof.compare_events(invented.rows(warehouse, "marts.orders"), simulator.events(), kept)
+    demo.profile = held.get(_SHOWN, {})
+    demo.event = next(reversed(simulator.events(_SHOWN)), {})
+
+
+def _now() -> datetime:
+    """As the warehouse has it: naive, in UTC."""
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _prepare(folder: Path, port: int) -> None:
@@ -174,18 +206,18 @@ def _require_free(port: int) -> None:
         ) from None
 
 
-def _run(project: Project) -> dict[str, Any]:
+def _run(project: Project, sync: str) -> dict[str, Any]:
     """The report of a run through Dagster: in a process of its own, as this library knows nothing of Dagster."""
-    command = [sys.executable, "-m", "assets.materialize", SYNC]
+    command = [sys.executable, "-m", "assets.materialize", sync]
     done = subprocess.run(  # noqa: S603 - our own command
         command, cwd=_PACKAGES, env=environment(project.root), capture_output=True, text=True, check=False
     )
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
-        raise ConnectorError(f"the run through Dagster ended with exit status {done.returncode}", remedy=last)
+        raise ConnectorError(f"the run of {sync} through Dagster ended with exit status {done.returncode}", remedy=last)
     key = project.settings.batch.project_key.read(project.root).get_secret_value()
     with open_state(project.state_dir, key) as state:
-        return runs.reports(state, SYNC)[0]
+        return runs.reports(state, sync)[0]
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -194,70 +226,8 @@ def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "CONNECTOR_PROJECT": str(folder), "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _compared(warehouse: Path, held: dict[str, dict[str, Any]], told: frozenset[str]) -> tuple[int, int]:
-    """How many profiles differ from the warehouse's rows in `told` attributes, and how many there are on either side.
-
-    Its own reading of what each column means: it shares no code with the sync that it checks.
-    """
-    with duckdb.connect(str(warehouse), read_only=True) as connection:
-        rows = connection.execute("FROM marts.customers").fetchall()
-        names = [column[0] for column in connection.description or ()]
-    expected = {row["custom_id"]: _expected(row) for row in (dict(zip(names, row, strict=True)) for row in rows)}
-    everybody = expected.keys() | held.keys()
-    differ = 0
-    for key in everybody:
-        here, there = expected.get(key), _comparable(held.get(key))
-        differ += here is None or there is None or _only(here, told) != _only(there, told)
-    return differ, len(everybody)
-
-
-def _only(attributes: dict[str, tuple[str, object]], told: frozenset[str]) -> dict[str, tuple[str, object]]:
-    return {name: pair for name, pair in attributes.items() if name in told}
-
-
-def _told(sync: ProfileSync) -> frozenset[str]:
-    """The attributes that the sync still maps as the example does: of what somebody edited, this demo knows nothing."""
-    mapped = sync.attributes or {}
-    return frozenset(name for name, column in _COLUMNS.items() if name in mapped and mapped[name].column == column)
-
-
-_COLUMNS = {
-    "$email_address": "email", "$phone_number": "phone", "$language": "language", "first_name": "first_name",
-    "birthdate": "born_on", "plan": "plan_name", "interests": "interests", "orders": "orders", "spend": "spend",
-}  # fmt: skip
-"""Where the example's attributes come from."""
-
-
-def _expected(row: dict[str, Any]) -> dict[str, tuple[str, object]]:
-    """An attribute's type and value as the API should hold them; the two invented bad values should be absent."""
-    phone = row["phone"] if row["phone"] and row["phone"].startswith("+") else None
-    email = row["email"] if "@" in row["email"] else None
-    attributes = {
-        "$email_address": ("native", email),
-        "$phone_number": ("native", phone),
-        "$language": ("native", row["language"]),
-        "first_name": ("string", row["first_name"]),
-        "birthdate": ("date", f"{row['born_on']}T00:00:00Z" if row["born_on"] else None),
-        "plan": ("string", row["plan_name"]),
-        "interests": ("array", sorted(row["interests"])),
-        "orders": ("integer", row["orders"]),
-        "spend": ("float", float(row["spend"])),
-    }
-    return {name: pair for name, pair in attributes.items() if pair[1] not in (None, [])}
-
-
-def _comparable(profile: dict[str, Any] | None) -> dict[str, tuple[str, object]] | None:
-    if profile is None:
-        return None
-    native = {name: ("native", value) for name, value in profile["native"].items()}
-    custom = {
-        name: (held["type"], sorted(held["value"]) if held["type"] == "array" else held["value"])
-        for name, held in profile["custom"].items()
-    }
-    return {**native, **custom}
-
-
 __all__ = [
+    "EVENTS",
     "EXAMPLE",
     "FOLDER",
     "PORT",

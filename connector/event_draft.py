@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Iterator
@@ -28,8 +29,16 @@ from connector.state.ledger import Ledger
 from connector.task import Progress, Task, named, told
 from connector.warehouses._base import Keys, Reader, Window
 
+logger = logging.getLogger(__name__)
+
 LOOKED_AT_DAYS = 2
 """How long an event that could not be sent is looked up again, whatever its cursor says; by then it is too old."""
+
+PROFILES_MAX = 200
+"""Profiles of one call with events, on either endpoint: when nobody knows whether it arrived, all of it is in doubt."""
+
+MARGIN_SECONDS = 3600.0
+"""Time left for the oldest event below which a run says so."""
 
 AGAIN_MAX = 200_000
 """Events that are looked up one by one; for more the whole source is read."""
@@ -144,11 +153,16 @@ def draft(task: Task[EventSync], state: State, ledger: Ledger, report: Report, p
     shutil.rmtree(spill, ignore_errors=True)
     progress("diff", events.events, events.events)
     endpoint = profiles.choose(sync.endpoint, events.sizes.height)
-    chunks = events.chunks(profiles.limit(task.project.settings.batch.limits, endpoint).per_call)
+    most = profiles.limit(task.project.settings.batch.limits, endpoint).per_call
+    chunks = events.chunks(min(most, PROFILES_MAX))
+    first = min((chunk.closes for chunk in chunks if chunk.closes is not None), default=None)
     total = time.monotonic() - start
     seconds = Seconds(read=read_seconds, diff=total - read_seconds, total=total)
     discarded = waiting if options.discard_held else waiting.clear()
-    counted = _counted(replace(report, full=reading.full, seconds=seconds), sifted, events, discarded)
+    margin = None if first is None else first - now.timestamp()
+    if margin is not None and margin < MARGIN_SECONDS:
+        logger.warning("sync %s: the oldest event can be sent for %.0f minutes more", sync.name, margin / 60)
+    counted = _counted(replace(report, full=reading.full, margin=margin, seconds=seconds), sifted, events, discarded)
     return EventDraft(reading, sifted, events, chunks, endpoint, _recipe(sync, mapping), discarded, counted)
 
 

@@ -1,4 +1,4 @@
-"""The demo's warehouse: invented customers, the same ones each time, and a day's changes.
+"""The demo's warehouse: invented customers, the same ones each time, their orders of the last hours, a day's changes.
 
 Addresses are under example.org, and phone numbers in +33 6 39 98, which France keeps free for fiction.
 """
@@ -14,6 +14,9 @@ import duckdb
 CUSTOMERS = 500
 UPGRADED = 20
 NEW = 5
+ORDERS = 600
+HOURS = 20
+"""How long the orders go back: Batch takes events of 24 hours, so that there is time to try what comes after."""
 
 _FIRST_NAMES = (
     "Adèle", "Amine", "Aya", "Bruno", "Camille", "Chloé", "Daniel", "Elif", "Enzo", "Fatou", "Hugo", "Inès", "Jade",
@@ -26,32 +29,54 @@ _LAST_NAMES = (
 )  # fmt: skip
 _INTERESTS = ("books", "cycling", "cooking", "films", "gardening", "hiking", "music", "running", "travel")
 
-_TABLE = """
+_PRODUCTS = (
+    ("BK-101", "Notebook", "6.50"), ("BK-204", "Cookbook", "24.00"), ("SP-310", "Running socks", "12.90"),
+    ("SP-377", "Water bottle", "18.00"), ("GA-018", "Tomato seeds", "3.20"), ("TR-552", "Travel pillow", "29.90"),
+)  # fmt: skip
+_TAGS = ("discount", "express", "gift", "newsletter")
+
+_TABLES = """
     CREATE TABLE marts.customers (
         custom_id VARCHAR, email VARCHAR, phone VARCHAR, language VARCHAR, first_name VARCHAR, born_on DATE,
         plan_name VARCHAR, interests VARCHAR[], orders INTEGER, spend DECIMAL(10, 2), last_updated_at TIMESTAMP
+    );
+    CREATE TABLE marts.orders (
+        order_id VARCHAR, custom_id VARCHAR, ordered_at TIMESTAMP, status VARCHAR, tags VARCHAR[],
+        amount DECIMAL(10, 2), items STRUCT(sku VARCHAR, title VARCHAR, quantity INTEGER, price DECIMAL(10, 2))[],
+        loaded_at TIMESTAMP
     )
 """
 
 
-def make(warehouse: Path) -> None:
-    """A new DuckDB file with `marts.customers`: CUSTOMERS rows, two of them with a value that breaks a rule."""
+def make(warehouse: Path, now: datetime) -> None:
+    """A new DuckDB file with two tables.
+
+    `marts.customers` has CUSTOMERS rows, two of them with a value that breaks a rule; `marts.orders` has ORDERS rows of
+    the last HOURS.
+
+    Args:
+        warehouse: Does not exist.
+        now: The end of those hours; naive, in UTC.
+    """
     chance = random.Random(2026)  # noqa: S311 - invented people
     rows = [_customer(number, chance) for number in range(1, CUSTOMERS + 1)]
     rows[41]["email"] = "not an address"
     rows[317]["phone"] = "06 39 98 03 17"
     with duckdb.connect(str(warehouse)) as connection:
+        connection.begin()
         connection.execute("CREATE SCHEMA marts")
-        connection.execute(_TABLE)
-        _insert(connection, rows)
+        connection.execute(_TABLES)
+        _insert(connection, "marts.customers", rows)
+        _insert(connection, "marts.orders", _orders(now))
+        connection.commit()
 
 
 def change(warehouse: Path, now: datetime) -> None:
-    """A day's work: UPGRADED customers order and move to the gold plan, one address is corrected, NEW customers arrive.
+    """A day's work: UPGRADED customers order the gold plan and get it, one address is corrected, NEW customers arrive.
 
     Args:
         warehouse: From `make`.
-        now: What `last_updated_at` of those rows says; naive, in UTC.
+        now: What `last_updated_at` and `loaded_at` of those rows say; naive, in UTC.
     """
     chance = random.Random(2027)  # noqa: S311 - invented people
     upgraded = [_custom_id(number) for number in range(100, 100 + UPGRADED)]
@@ -66,12 +91,23 @@ def change(warehouse: Path, now: datetime) -> None:
             "UPDATE marts.customers SET email = 'customer42@example.org', last_updated_at = ? WHERE custom_id = ?",
             [now, _custom_id(42)],
         )
-        _insert(connection, [{**row, "last_updated_at": now} for row in arrived])
+        _insert(connection, "marts.customers", [{**row, "last_updated_at": now} for row in arrived])
+        gold = [{"sku": "PL-900", "title": "Gold plan", "quantity": 1, "price": Decimal("49.90")}]
+        bought = enumerate(upgraded, ORDERS + 1)
+        _insert(connection, "marts.orders", [_order(number, who, now, gold) for number, who in bought])
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, rows: list[dict[str, Any]]) -> None:
+def rows(warehouse: Path, table: str) -> list[dict[str, Any]]:
+    """All rows of a table."""
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        found = connection.execute(f"FROM {table}").fetchall()
+        names = [column[0] for column in connection.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any]]) -> None:
     places = ", ".join("?" * len(rows[0]))
-    connection.executemany(f"INSERT INTO marts.customers VALUES ({places})", [list(row.values()) for row in rows])  # noqa: S608
+    connection.executemany(f"INSERT INTO {table} VALUES ({places})", [list(row.values()) for row in rows])  # noqa: S608
 
 
 def _customer(number: int, chance: random.Random) -> dict[str, Any]:
@@ -90,6 +126,34 @@ def _customer(number: int, chance: random.Random) -> dict[str, Any]:
         "orders": orders,
         "spend": sum((Decimal(chance.randrange(500, 15_000)) / 100 for _ in range(orders)), Decimal(0)),
         "last_updated_at": datetime(2026, 1, 15, 6) + timedelta(seconds=number),  # noqa: DTZ001 - the column has no zone
+    }
+
+
+def _orders(now: datetime) -> list[dict[str, Any]]:
+    """ORDERS orders, evenly over the last HOURS; some customers have several."""
+    chance = random.Random(2028)  # noqa: S311 - invented people
+    found = []
+    for number in range(1, ORDERS + 1):
+        at = now - timedelta(hours=HOURS) * (ORDERS + 1 - number) / (ORDERS + 1)
+        items = [
+            {"sku": sku, "title": title, "quantity": chance.randrange(1, 4), "price": Decimal(price)}
+            for sku, title, price in chance.sample(_PRODUCTS, chance.randrange(1, 4))
+        ]
+        order = _order(number, _custom_id(chance.randrange(1, CUSTOMERS + 1)), at, items)
+        found.append({**order, "tags": chance.sample(_TAGS, chance.randrange(3))})
+    return found
+
+
+def _order(number: int, custom_id: str, at: datetime, items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "order_id": f"order-{number:05d}",
+        "custom_id": custom_id,
+        "ordered_at": at.replace(microsecond=0),
+        "status": "paid" if number % 3 else "shipped",
+        "tags": ["subscription"],
+        "amount": sum((item["quantity"] * item["price"] for item in items), Decimal(0)),
+        "items": items,
+        "loaded_at": at,
     }
 
 

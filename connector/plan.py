@@ -13,7 +13,7 @@ from connector.api import profiles
 from connector.config import EventSync, ProfileSync, Project
 from connector.draft import Draft
 from connector.errors import GuardError, StateError
-from connector.event_draft import EventDraft
+from connector.event_draft import MARGIN_SECONDS, EventDraft
 from connector.report import Report
 from connector.state import ledger as ledgers
 from connector.state import runs, snapshots
@@ -117,14 +117,10 @@ def _open_notes(opened: Sequence[runs.Opened]) -> list[str]:
 
 def _late_notes(closes: Sequence[float], minutes: float) -> list[str]:
     """Whether events may become too old before their turn comes."""
-    if not closes or min(closes) > time.time() + minutes * 60 + _MARGIN_SECONDS:
+    if not closes or min(closes) > time.time() + minutes * 60 + MARGIN_SECONDS:
         return []
     first = datetime.fromtimestamp(min(closes), UTC)
     return [f"the oldest event can be sent until {first:%Y-%m-%d %H:%M} UTC only; sending takes {minutes:g} minutes"]
-
-
-_MARGIN_SECONDS = 3600.0
-"""Time left for the oldest event below which a plan says so."""
 
 
 def _believed(

@@ -60,6 +60,8 @@ class Report:
     """Rows the sync knows: those of the snapshot and this run's added ones; of events those read."""
     undecided: int = 0
     """Events that wait for a decision, those of earlier runs too."""
+    margin: float | None = None
+    """Seconds that the oldest event to send had left of Batch's 24 hours when the run was drafted."""
     closes: float | None = None
     """When Batch stops taking the oldest event that still could be sent and was not, in seconds since 1970."""
     reasons: tuple[str, ...] = ()

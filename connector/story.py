@@ -23,7 +23,7 @@ from connector.report import Report
 from connector.state import runs, snapshots
 from connector.state.database import State
 from connector.state.files import checksum
-from connector.state.lease import Lease, hold, is_held
+from connector.state.lease import Lease, hold, is_alive
 from connector.task import Progress, Task, discard
 
 TURN = "#delivery"
@@ -288,7 +288,7 @@ def _entered(stack: ExitStack, state: State, run: str) -> bool:
 
 
 def _attributes_are_ready(state: State) -> bool:
-    return any(is_held(state, sync) for sync in runs.open_syncs(state, "profiles"))
+    return any(is_alive(state, sync) for sync in runs.open_syncs(state, "profiles"))
 
 
 def sweep_outbox(state: State, sync: str) -> None:
@@ -318,7 +318,7 @@ def _with_traffic(report: Report, traffic: Traffic, start: float) -> Report:
     total = report.seconds.total + seconds
     return replace(
         report,
-        accepted=traffic.settled,
+        accepted=traffic.settled if report.kind == "profiles" else 0,  # an operation holds several events
         requests=traffic.requests,
         retries=traffic.retries,
         throttled=traffic.throttled,

@@ -30,6 +30,8 @@ class Call:
     project: Path | None = None
     command: str = ""
     sync: str = ""
+    kind: str = "profiles"
+    """The sync's, once the project is read."""
 
 
 class Answer(NamedTuple):
@@ -94,7 +96,7 @@ def _refusal(call: Call, error: ConnectorError) -> dict[str, Any]:
     match call.command:
         case "run" | "plan":
             extra: dict[str, Any] = {"by_attribute": {}, "calls": 0, "minutes": 0.0, "sample": [], "notes": []}
-            report = Report(sync=call.sync, run="").failed(error).to_dict()
+            report = Report(sync=call.sync, run="", kind=call.kind).failed(error).to_dict()
             return {**report, "started": None, **(extra if call.command == "plan" else {})}
         case "validate" | "check":
             problems = error.problems if isinstance(error, ConfigError) else ()

@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import numpy as np
-import polars as pl
-
 from connector.api import profiles
 from connector.api._http import Access, connect
-from connector.config import ProfileSync, Project
+from connector.cli._check_sources import Source, source
+from connector.config import Project, Sync
 from connector.config._document import Document
 from connector.config._yaml import read_document
-from connector.errors import ApiError, ConfigError, ConnectorError, Problem, StateError, WarehouseError
-from connector.mapping import KEY, Mapping, keys, resolve
+from connector.errors import ApiError, ConfigError, ConnectorError, Problem, StateError
 from connector.outcome import Outcome, Verdict
 from connector.state.database import open_state
-from connector.warehouses._base import Column, Reader
+from connector.warehouses._base import Reader
 
 TIMEOUT = 15.0
 """Seconds that the call to Batch may take."""
@@ -41,17 +38,7 @@ class _Place(NamedTuple):
     path: tuple[str, ...]
 
 
-class _Keys(NamedTuple):
-    """What the key and cursor columns hold, in rows."""
-
-    rows: int
-    null: int
-    bad: int
-    repeated: int
-    no_cursor: int
-
-
-def checked(project: Project, syncs: Sequence[ProfileSync]) -> list[Step]:
+def checked(project: Project, syncs: Sequence[Sync]) -> list[Step]:
     """Every step for these syncs, in the order in which a run would need them."""
     tried = _Tried(project)
     tried.step("state folder", _Place(None, ("state",)), lambda: _state(project))
@@ -78,7 +65,7 @@ class _Tried:
             return False
         return True
 
-    def sync(self, sync: ProfileSync) -> None:
+    def sync(self, sync: Sync) -> None:
         """The warehouse's side of a sync; the first step that fails ends it."""
         warehouse = self._project.warehouse(sync)
         opened = warehouse.open(self._project.root, memory=self._project.settings.memory // 2)
@@ -90,18 +77,16 @@ class _Tried:
             problem = _problem(self._project, _Place(None, ("warehouses", sync.warehouse)), error)
             self.steps.append(Step(f"{sync.name}: warehouse", str(error), problem, error.exit_status))
 
-    def _columns(self, sync: ProfileSync, reader: Reader) -> None:
-        found: list[Mapping] = []
-        columns: list[Column] = []
+    def _columns(self, sync: Sync, reader: Reader) -> None:
+        found: list[Source] = []
 
         def resolved() -> str:
-            columns.extend(reader.columns(sync.source.relation))
-            found.append(_mapping(sync, columns))
-            return f"key '{sync.key}' and {len(found[0].attributes)} attributes are there, with types that can be sent"
+            found.append(source(sync, reader.columns(sync.source.relation)))
+            return found[0].found
 
         if self.step(f"{sync.name}: columns", _Place(sync.name, ("source",)), resolved):
-            what = f"{sync.name}: keys"
-            self.step(what, _Place(sync.name, ("key",)), lambda: _judged(sync, _keys(sync, reader, found[0], columns)))
+            what, key = ("events", "source") if sync.kind == "events" else ("keys", "key")
+            self.step(f"{sync.name}: {what}", _Place(sync.name, (key,)), lambda: found[0].examined(reader))
 
 
 def _state(project: Project) -> str:
@@ -117,50 +102,6 @@ def _state(project: Project) -> str:
             remedy="correct its permissions, or set `state:` to another folder",
         )
     return f"the first run makes '{folder}'"
-
-
-def _mapping(sync: ProfileSync, columns: Sequence[Column]) -> Mapping:
-    cursor = sync.cursor.column if sync.cursor else None
-    return resolve(columns, sync.key, sync.attributes, cursor=cursor, timezone=sync.source.timezone)
-
-
-def _keys(sync: ProfileSync, reader: Reader, mapping: Mapping, columns: Sequence[Column]) -> _Keys:
-    """Counts of a whole read of the key and cursor columns, streaming: 8 bytes a row are kept."""
-    wanted = sync.cursor.column.lower() if sync.cursor else None
-    cursor = next((column.name for column in columns if column.name.lower() == wanted), mapping.key_column)
-    rows = null = bad = no_cursor = 0
-    hashes = [np.empty(0, np.uint64)]
-    for frame in reader.read(sync.source.relation, [mapping.key_column, cursor]):
-        judged = keys(mapping, frame)
-        rows += frame.height
-        null += frame[mapping.key_column].null_count()
-        bad += frame.height - judged["reason"].null_count()
-        no_cursor += frame[cursor].null_count() if sync.cursor else 0
-        hashes.append(judged.filter(pl.col("reason").is_null())[KEY].hash().to_numpy())
-    times = np.unique(np.concatenate(hashes), return_counts=True)[1]
-    return _Keys(rows, null, bad - null, int(times[times > 1].sum()), no_cursor)
-
-
-def _judged(sync: ProfileSync, counted: _Keys) -> str:
-    """The counts in words.
-
-    Raises:
-        WarehouseError: A run could not be green with them.
-    """
-    parts = [
-        (counted.null, "with a null key"),
-        (counted.bad, "with a key that Batch does not take"),
-        (counted.repeated, "that share their key with another"),
-        (counted.no_cursor, "with a null cursor, which only full reads see"),
-    ]
-    said = f"{counted.rows} rows" + "".join(f", {count} {words}" for count, words in parts if count)
-    unusable = counted.null + counted.bad + (0 if sync.dedupe == "latest" else counted.repeated)
-    if unusable > sync.tolerance.invalid * counted.rows or (counted.repeated and sync.dedupe == "error"):
-        remedy = f"correct the source, or narrow it with a query; tolerance.invalid allows {sync.tolerance.invalid:.0%}"
-        raise WarehouseError(said, remedy=remedy)
-    if counted.rows < sync.guard.min_rows:
-        raise WarehouseError(said, remedy=f"guard.min_rows asks for {sync.guard.min_rows}")
-    return said
 
 
 def _credentials(project: Project) -> str:

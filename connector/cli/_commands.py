@@ -9,12 +9,11 @@ from typing import Any, NoReturn
 import click
 
 from connector.cli._answer import Answer, Call, give
+from connector.cli._moments import window as read_window
 from connector.errors import UsageError
 
 LATER = ("adopt", "compact", "erase", "explain", "init", "reconcile")
 """Commands of the contract that a later version brings."""
-
-_LATER_OPTIONS = {"--window": 2, "--retry-held": 0, "--discard-held": 0}
 
 Body = Callable[..., Answer]
 
@@ -51,7 +50,7 @@ def _show_version(ctx: click.Context, _option: click.Parameter, wanted: bool) ->
 )
 @click.pass_obj
 def commands(call: Call, project: Path | None) -> None:
-    """Sync a warehouse's rows to profiles at Batch: only the differences.
+    """Sync a warehouse's rows to profiles and events at Batch: only what is new.
 
     Exit status: 0 green, 1 failed, 2 usage or configuration, 3 incomplete, 4 guarded, 5 busy, 143 SIGTERM.
     """
@@ -79,9 +78,18 @@ def reading_options(body: Callable[..., Any]) -> Callable[..., Any]:
     )
     key = click.option("--key", "keys", multiple=True, metavar="KEY", help="Read only this key; may stand often.")
     limit = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Plan at most N rows.")
-    resend = click.option("--resend", is_flag=True, help="Send every row whole.")
+    resend = click.option("--resend", is_flag=True, help="Send every row whole; events also if they were sent before.")
     full = click.option("--full", is_flag=True, help="Read the whole source, whatever the cursor says.")
-    for option in (reason, key, limit, resend, full):
+    window = click.option(
+        "--window",
+        nargs=2,
+        metavar="FROM TO",
+        callback=read_window,
+        help="Events: read those from FROM until before TO, by their time: dates (midnight UTC) or RFC 3339.",
+    )
+    retry = click.option("--retry-held", is_flag=True, help="Events: judge held ones again, and send what may be sent.")
+    discard = click.option("--discard-held", is_flag=True, help="Events: never send the held ones.")
+    for option in (discard, retry, window, reason, key, limit, resend, full):
         body = option(body)
     return body
 
@@ -92,25 +100,13 @@ def _reason(_ctx: click.Context, _option: click.Parameter, reason: str | None) -
     return reason
 
 
-def _later_options(body: Callable[..., Any]) -> Callable[..., Any]:
-    for name, arguments in _LATER_OPTIONS.items():
-        form: dict[str, Any] = {"nargs": arguments} if arguments else {"is_flag": True}
-        body = click.option(name, hidden=True, expose_value=False, callback=_refused_option, **form)(body)
-    return body
-
-
-def _refused_option(_ctx: click.Context, option: click.Parameter, value: object) -> None:
-    if value:
-        _not_yet(option.opts[0])
-
-
 @commands.command()
 @click.option("--dir", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where it makes its files.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="Of the local API.")
 @click.option("--serve", is_flag=True, help="Leave the local API running and open Dagster on the project.")
 @answers
 def demo(call: Call, *, folder: Path | None, port: int, serve: bool) -> Answer:
-    """Try it: invented customers, a local API, two runs in Dagster."""
+    """Try it: invented customers and their orders, a local API, runs in Dagster."""
     from connector.cli import _local
 
     return _local.demo(call, folder, port, serve=serve)
@@ -149,7 +145,6 @@ def plan(call: Call, *, sync: str, **options: Any) -> Answer:  # noqa: ANN401 - 
 @commands.command()
 @click.argument("sync")
 @reading_options
-@_later_options
 @click.option("--dry-run", is_flag=True, help="The same as plan.")
 @answers
 def run(call: Call, *, sync: str, dry_run: bool, **options: Any) -> Answer:  # noqa: ANN401 - the fields of Options
@@ -163,7 +158,7 @@ def run(call: Call, *, sync: str, dry_run: bool, **options: Any) -> Answer:  # n
 @click.argument("sync", required=False)
 @answers
 def status(call: Call, *, sync: str | None) -> Answer:
-    """The last runs, and what is rejected or waiting."""
+    """The last runs, and what is rejected, held or waiting."""
     from connector.cli import _history
 
     return _history.status(call, sync)
@@ -173,7 +168,7 @@ def status(call: Call, *, sync: str | None) -> Answer:
 @click.argument("sync")
 @answers
 def rejects(call: Call, *, sync: str) -> Answer:
-    """Values that were refused or break a rule, and why."""
+    """Values and events that were refused, are held or break a rule, and why."""
     from connector.cli import _history
 
     return _history.rejects(call, sync)
@@ -181,7 +176,9 @@ def rejects(call: Call, *, sync: str) -> Answer:
 
 @commands.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 takes a free one.")
-@click.option("--state", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where profiles are kept.")
+@click.option(
+    "--state", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where it keeps what it was sent."
+)
 @click.option("--project-key", metavar="KEY", help="The only project it knows; by default the project's.")
 @click.option("--rest-key", metavar="KEY", help="The key that opens it; by default the project's.")
 @click.option("--json", "as_json", is_flag=True, help="Say where it listens as one JSON object.")

@@ -18,13 +18,18 @@ from rich.console import Console
 from connector import demo as story
 from connector.cli._answer import Answer, Call, console
 from connector.cli._folder import loaded
-from connector.cli._runs import moment, plan_json
+from connector.cli._moments import moment
+from connector.cli._runs import plan_json
 from connector.cli._tables import table
 from connector.config import is_loopback
 from connector.errors import ConnectorError, UsageError
 from connector.simulator import Served, Simulator, run_forever
 
-_COLUMNS = ("read", "added", "changed", "unchanged", "withheld", "accepted", "requests")
+_COLUMNS = {
+    "profiles": ("read", "added", "changed", "unchanged", "withheld", "accepted", "requests"),
+    "events": ("read", "already_sent", "planned", "accepted", "held", "requests"),
+}
+"""What the demo's tables show of a run, by the sync's kind."""
 
 _DAGSTER_PORT = 3000
 _PATIENCE = 20.0
@@ -106,9 +111,11 @@ def _ready(call: Call, served: Served, source: str, home: Path | None) -> None:
     lines = (
         f"the local Profile API listens; Ctrl-C ends it\n  base_url  {served.base_url}",
         f"  keys      {source}",
-        f"  profiles  {home or 'in memory only'}",
+        f"  kept      {home or 'in memory only'}",
         f"read a page of profiles, or one:\n  curl {served.root}/simulator/profiles?limit=10",
         f"  curl {served.root}/simulator/profiles/CUSTOM_ID",
+        f"read a page of events, or those of one profile:\n  curl {served.root}/simulator/events?limit=10",
+        f"  curl '{served.root}/simulator/events?custom_id=CUSTOM_ID'",
         f"counts of calls:\n  curl {served.root}/simulator/requests",
         "make the next call fail, and take that back; forget everything:",
         f"""  curl -d '{{"status": 503}}' {served.root}/simulator/faults""",
@@ -120,7 +127,7 @@ def _ready(call: Call, served: Served, source: str, home: Path | None) -> None:
 
 
 def _demo_json(done: story.Demo) -> dict[str, Any]:
-    times = ("started", "finished")
+    times = ("started", "finished", "closes")
     return {
         "ok": not done.differing,
         "project": str(done.folder),
@@ -128,37 +135,55 @@ def _demo_json(done: story.Demo) -> dict[str, Any]:
         "runs": [{**report, **{name: moment(report[name]) for name in times}} for report in done.reports],
         "plan": plan_json(done.plan) if done.plan else None,
         "profile": done.profile,
-        "compared": done.compared,
-        "differing": done.differing,
+        "event": done.event,
+        "compared": done.profiles.compared,
+        "differing": done.profiles.differing,
+        "events_compared": done.events.compared,
+        "events_differing": done.events.differing,
         "made": [str(path) for path in done.made],
     }
 
 
 def _show_demo(out: Console, done: story.Demo) -> None:
-    rows = [
-        (name, *(f"{report[column]:,}" for column in _COLUMNS))
-        for name, report in zip(("first run", "second run"), done.reports, strict=True)
-    ]
-    out.print()
-    out.print(table(("", *_COLUMNS), rows, right=range(1, len(_COLUMNS) + 1)))
-    out.print("events, exports: not available yet")
+    for sync in (story.SYNC, story.EVENTS):
+        reports = [report for report in done.reports if report["sync"] == sync]
+        columns = _COLUMNS[reports[0]["kind"]]
+        rows = [
+            (name, *(f"{report[column]:,}" for column in columns))
+            for name, report in zip(("first run", "second run"), reports, strict=True)
+        ]
+        out.print()
+        out.print(table((sync, *columns), rows, right=range(1, len(columns) + 1)))
+    out.print("\nexports: not available yet")
     if done.plan:
         changes = ", ".join(f"{name} {count}" for name, count in done.plan.by_attribute.items() if count)
-        out.print(f"\nthe plan before the second run: {done.plan.report.planned} rows; {changes}")
-    out.print(f"\nprofile {done.profile.get('custom_id')} as the API holds it:")
-    held = [(name, "native", value) for name, value in done.profile["native"].items()]
-    held += [(name, value["type"], value["value"]) for name, value in done.profile["custom"].items()]
-    out.print(table(("attribute", "type", "value"), held))
-    equal = f"the API holds what the warehouse says, in all {done.compared} profiles"
-    out.print(f"\n{done.differing} of {done.compared} profiles differ" if done.differing else f"\n{equal}")
+        out.print(f"\nthe plan before the second run of customers: {done.plan.report.planned} rows; {changes}")
+    _show_held(out, done)
+    for what, found in (("profiles", done.profiles), ("events", done.events)):
+        equal = f"the API holds what the warehouse says, in all {found.compared} {what}"
+        out.print(f"{found.differing} of {found.compared} {what} differ" if found.differing else equal)
     out.print("made:")
     for path in done.made:
         out.print(f"  {path}", soft_wrap=True)
 
 
+def _show_held(out: Console, done: story.Demo) -> None:
+    """A profile and an event."""
+    out.print(f"\nprofile {done.profile.get('custom_id')} as the API holds it:")
+    held = [(name, "native", value) for name, value in done.profile["native"].items()]
+    held += [(name, value["type"], value["value"]) for name, value in done.profile["custom"].items()]
+    out.print(table(("attribute", "type", "value"), held))
+    if event := done.event:
+        out.print(f"\nits last event, {event['name']} of {event['time']}:")
+        parts = [(name, event["types"][name], value) for name, value in event["attributes"].items()]
+        out.print(table(("attribute", "type", "value"), parts))
+    out.print()
+
+
 def _show_ways_on(out: Console, done: story.Demo) -> None:
     own = "" if done.folder == story.EXAMPLE.resolve() else f" --project {done.folder}"
-    out.print("go on with:", f"  connector{own} rejects {story.SYNC}", sep="\n", soft_wrap=True)
+    for line in ("go on with:", f"  connector{own} rejects {story.SYNC}", f"  connector{own} plan {story.EVENTS}"):
+        out.print(line, soft_wrap=True)
     out.print(f"  connector{own} simulate --port {done.port}    (the local API, as this one ends now)", soft_wrap=True)
     out.print("  connector demo --serve     (all of it again, then Dagster on this project)")
 

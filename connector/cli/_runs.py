@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,8 @@ from connector import errors
 from connector.cli import _tables
 from connector.cli._answer import INTERRUPTED, Answer, Call, console
 from connector.cli._folder import loaded
+from connector.cli._moments import moment
+from connector.config import Project
 from connector.errors import CancelledRunError, ConnectorError
 from connector.plan import Plan, plan_sync
 from connector.report import Report
@@ -24,12 +25,12 @@ _STATUS_BY_CODE = {error.code: error.exit_status for error in ConnectorError.__s
 
 def run(call: Call, sync: str, options: Mapping[str, Any]) -> Answer:
     """Run the sync; a signal ends it as soon as the chunks in flight are settled."""
-    project = loaded(call)
+    project = _loaded(call, sync)
     with _cancellable() as signals, _progress(call) as progress:
         try:
             report = run_sync(project, sync, Options(**options), progress=progress)
         except CancelledRunError as error:  # it came before the run was under way
-            report = Report(sync=sync, run="").failed(error)
+            report = Report(sync=sync, run="", kind=call.kind).failed(error)
     status = exit_status(report)
     if status == errors.CancelledRunError.exit_status and signals[:1] == [signal.SIGINT]:
         status = INTERRUPTED
@@ -39,7 +40,7 @@ def run(call: Call, sync: str, options: Mapping[str, Any]) -> Answer:
 def plan(call: Call, sync: str, options: Mapping[str, Any]) -> Answer:
     """Say what a run would do."""
     call.command = "plan"
-    project = loaded(call)
+    project = _loaded(call, sync)
     with _progress(call) as progress:
         planned = plan_sync(project, sync, Options(**options), progress=progress)
     return Answer(plan_json(planned), lambda out: _tables.show_plan(out, planned), exit_status(planned.report))
@@ -52,7 +53,7 @@ def exit_status(report: Report) -> int:
 
 def report_json(report: Report) -> dict[str, Any]:
     """A report as `run --json` has it."""
-    return {**report.to_dict(), "started": moment(report.started)}
+    return {**report.to_dict(), "started": moment(report.started), "closes": moment(report.closes)}
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -68,9 +69,11 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def moment(seconds: float | None) -> str | None:
-    """Seconds since 1970 as RFC 3339 in UTC, whole seconds; None for none."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds else None
+def _loaded(call: Call, sync: str) -> Project:
+    """The project; what a refusal later on says of the sync is of its kind."""
+    project = loaded(call)
+    call.kind = project.sync(sync).kind
+    return project
 
 
 @contextmanager

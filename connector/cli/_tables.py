@@ -11,10 +11,10 @@ from connector.cli._answer import printable
 from connector.plan import Plan
 from connector.report import Report
 
-_ROWS = (
-    "read", "unchanged", "added", "changed", "retried", "removed", "invalid", "skipped", "withheld",
-    "planned", "accepted", "rejected", "held", "expired", "unsent",
+_READ = (
+    "read", "unchanged", "already_sent", "added", "changed", "retried", "removed", "invalid", "skipped", "withheld",
 )  # fmt: skip
+_SETTLED = ("accepted", "rejected", "held", "expired", "unsent", "undecided")
 _CALLS = ("requests", "retries", "throttled", "bytes")
 
 _COLOURS = {"green": "green", "incomplete": "yellow", "guarded": "yellow", "busy": "yellow", "failed": "red"}
@@ -24,7 +24,7 @@ KIB = 1024
 
 def show_report(out: Console, report: Report) -> None:
     """What a run did; counts of 0 are left out."""
-    names = [name for name in (*_ROWS, *_CALLS) if getattr(report, name)]
+    names = [name for name in (*_READ, "planned", *_SETTLED, *_CALLS) if getattr(report, name)]
     if names:
         rows = [(name, _count(name, getattr(report, name))) for name in names]
         out.print(table((f"{report.sync}", "rows"), rows, right=(1,)))
@@ -34,9 +34,10 @@ def show_report(out: Console, report: Report) -> None:
 def show_plan(out: Console, plan: Plan) -> None:
     """What a run would do."""
     report = plan.report
-    how = "the whole source" if report.full else "what is new, by the cursor or the keys asked for"
+    how = "the whole source" if report.full else "what is new by the cursor, or what was asked for"
     out.print(f"plan of {report.sync}: reads {how}; nothing was sent")
-    names = [name for name in (*_ROWS[:9], "planned") if getattr(report, name) or name in ("read", "planned")]
+    told = (*_READ, "planned", "held", "expired")
+    names = [name for name in told if getattr(report, name) or name in ("read", "planned")]
     out.print(table(("rows", ""), [(name, f"{getattr(report, name):,}") for name in names], right=(1,)))
     changes = [(name, f"{rows:,}") for name, rows in plan.by_attribute.items() if rows]
     if changes:
@@ -95,5 +96,5 @@ def _verdict(out: Console, report: Report) -> None:
     if report.error:
         out.print(Text(f"error: {printable(report.error['message'])}"))
         out.print(Text(f"  {printable(report.error['remedy'])}"))
-    elif report.rejected or report.invalid or report.withheld:
+    elif report.rejected or report.invalid or report.withheld or report.expired:
         out.print(f"  what stayed back, and why: connector rejects {report.sync}")

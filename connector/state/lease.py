@@ -73,6 +73,17 @@ def is_held(state: State, sync: str) -> bool:
         return True
 
 
+def is_alive(state: State, sync: str) -> bool:
+    """Whether the lease's holder lives and renews it, as one does that sends; looking takes no lock from anybody."""
+    with state.read() as connection:
+        row = connection.execute(sa.select(LEASES).where(LEASES.c.sync == sync)).mappings().one_or_none()
+    if row is None or not row["run"] or row["expires"] < time.time():
+        return False
+    return (
+        row["host"] != socket.gethostname() or Path(f"/proc/{row['pid']}").exists() or not Path("/proc/self").exists()
+    )
+
+
 def _taken(state: State, sync: str, run: str) -> Lease:
     host = socket.gethostname()
     with state.write() as connection:
