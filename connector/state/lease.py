@@ -79,9 +79,17 @@ def is_alive(state: State, sync: str) -> bool:
         row = connection.execute(sa.select(LEASES).where(LEASES.c.sync == sync)).mappings().one_or_none()
     if row is None or not row["run"] or row["expires"] < time.time():
         return False
-    return (
-        row["host"] != socket.gethostname() or Path(f"/proc/{row['pid']}").exists() or not Path("/proc/self").exists()
-    )
+    return row["host"] != socket.gethostname() or _exists(row["pid"])
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's process
+        return True
+    return True
 
 
 def _taken(state: State, sync: str, run: str) -> Lease:
