@@ -54,6 +54,7 @@ class EventReading:
         rows: What is read of it; None: all.
         again: Listed events to look up whatever their cursor says (LISTED_SCHEMA).
         asked: Only a part, on the operator's word: the cursor stays.
+        keys: Of the window only these profiles; empty for all.
         scope: What the cursor's position is good for.
     """
 
@@ -62,6 +63,7 @@ class EventReading:
     rows: Window | Keys | None
     again: pl.DataFrame
     asked: bool = False
+    keys: tuple[str, ...] = ()
     scope: str = ""
 
 
@@ -229,7 +231,7 @@ def _how_to_read(
                 remedy="name it under time, or leave --window and partitions out",
             )
         rows = Window(mapping.time_column, *options.window, sync.source.timezone)
-        return EventReading(full=False, until=until, rows=rows, again=nothing, asked=True)
+        return EventReading(full=False, until=until, rows=rows, again=nothing, asked=True, keys=options.keys)
     if options.keys:
         keys = Keys(mapping.key_column, tuple(dict.fromkeys(options.keys)))
         return EventReading(full=False, until=until, rows=keys, again=nothing, asked=True)
@@ -265,8 +267,11 @@ def _batches(
     if len(names):
         for batch in reader.read(relation, mapping.columns, Keys(column, names.to_list())):
             yield batch.filter(marks(mapping, batch).select(looked_up).to_series())
+    kept = ~looked_up if len(names) else pl.lit(value=True)
+    if reading.keys:
+        kept = pl.col(KEY).is_in(reading.keys).fill_null(value=False)
     for batch in reader.read(relation, mapping.columns, reading.rows):
-        yield batch.filter(~marks(mapping, batch).select(looked_up).to_series()) if len(names) else batch
+        yield batch.filter(marks(mapping, batch).select(kept).to_series()) if len(names) or reading.keys else batch
 
 
 def _scope(sync: EventSync) -> str:
