@@ -129,7 +129,7 @@ def _event_columns(sync: EventSync) -> Iterator[_Column]:
 
 
 def _closing(report: Report) -> dict[str, Any]:
-    """Until when the oldest event that was not sent can go; and the hours that the oldest to send had left, to watch."""
+    """Until when the oldest event that was not sent can go, and the hours that the oldest to send had left."""
     found: dict[str, Any] = {}
     if report.margin is not None:
         found["margin_hours"] = round(report.margin / 3600, 2)

@@ -164,7 +164,9 @@ def draft(task: Task[EventSync], state: State, ledger: Ledger, report: Report, p
     margin = None if first is None else first - now.timestamp()
     if margin is not None and margin < MARGIN_SECONDS:
         logger.warning("sync %s: the oldest event can be sent for %.0f minutes more", sync.name, margin / 60)
-    counted = _counted(replace(report, full=reading.full, margin=margin, seconds=seconds), sifted, events, discarded)
+    undecided = sifted.held + waiting.height - discarded.height
+    begun = replace(report, full=reading.full, margin=margin, undecided=undecided, seconds=seconds)
+    counted = _counted(begun, sifted, events, discarded)
     return EventDraft(reading, sifted, events, chunks, endpoint, _recipe(sync, mapping), discarded, counted)
 
 
