@@ -13,7 +13,7 @@ JITTER_SECONDS = 0.5
 """How much a request's way to Batch may vary before our spacing and Batch's counting could disagree."""
 
 CUT, CUT_SOON, SOON = 0.9, 0.7, 5.0
-"""What is left of the rate after a refusal, and after one within so many seconds of the last: then it is far too high."""
+"""What is left of the rate after a refusal; after one within so many seconds of the last, as it is far too high."""
 
 GROWTH = 0.005
 """Share of the configured rate by which it grows again, a second."""
