@@ -280,8 +280,9 @@ def _batches(
     names = again["id" if by_id else "key"].unique()
     column = mapping.id_column or mapping.key_column
     # By key come all events of a profile: of those that nobody asked for only what Batch would still take.
-    young = pl.lit(by_id or task.options.retry_held) | (pl.col(TIME) >= oldest).fill_null(value=True)
-    looked_up = pl.col(EVENT if by_id else KEY).is_in(names.implode()).fill_null(value=False) & young
+    asked = (pl.col(TIME) >= oldest) | pl.col(TIME).is_in(again["time"].drop_nulls().implode())
+    looked_up = pl.col(EVENT if by_id else KEY).is_in(names.implode()).fill_null(value=False)
+    looked_up &= pl.lit(by_id) | asked.fill_null(value=True)
     if len(names):
         for batch in reader.read(relation, mapping.columns, Keys(column, names.to_list())):
             yield batch.filter(marks(mapping, batch).select(looked_up).to_series())
