@@ -10,22 +10,13 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from connector._model import Model
+from connector._model import KeyPath, MistakeError, Model, kind_of
 from connector.config._document import Document, Value, value_at
 from connector.config._events import EventSync
 from connector.config._kinds import SyncKind
 from connector.config._profiles import ProfileSync
 from connector.config._settings import ProjectSettings
-from connector.config._wording import (
-    KeyPath,
-    MistakeError,
-    dotted,
-    kind_of,
-    listing,
-    nearest,
-    quoted,
-    suggestion,
-)
+from connector.config._wording import dotted, listing, nearest, quoted, suggestion
 from connector.errors import Problem
 
 _M = TypeVar("_M", bound=Model)
