@@ -217,10 +217,9 @@ def _chunks(cursor: driver.cursor.SnowflakeCursor, schema: pl.Schema) -> Iterato
     them in that of the first.
     """
     # Without whole microseconds a chunk's unit would depend on its years.
-    how: dict[str, Any] = {
-        "force_microsecond_precision": True,
-        **({} if _IS_VERSION_4 else {"number_to_decimal": True}),
-    }
+    how: dict[str, Any] = {"force_microsecond_precision": True}
+    if not _IS_VERSION_4:  # which knows it from the session
+        how["number_to_decimal"] = True
     waiting: deque[Future[Any]] = deque()
     pool = ThreadPoolExecutor(CHUNKS_AHEAD)
     try:

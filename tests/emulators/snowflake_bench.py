@@ -82,7 +82,6 @@ class SnowflakeBench:
                 "protocol": "http",
             }
         )
-        self.execute("SELECT 1")  # makes the database
 
     def execute(self, *statements: str) -> list[tuple[Any, ...]]:
         """The rows of the last statement."""
