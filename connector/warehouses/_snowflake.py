@@ -50,6 +50,7 @@ _REMEDIES = {
     "57014": "raise the warehouse's `statement_timeout`, or let a larger virtual warehouse read",
     "57P03": "set `warehouse`, the virtual warehouse that computes, and grant its USAGE to the role",
     "08": "look whether Snowflake can be reached, and run again",
+    "HY": "look whether Snowflake can be reached, and run again",
     "22": "run it in Snowflake to see the row",
 }
 """What to do, by SQL state or its class."""
@@ -217,7 +218,7 @@ def _chunks(cursor: driver.cursor.SnowflakeCursor, schema: pl.Schema) -> Iterato
     them in that of the first.
     """
     # Without whole microseconds a chunk's unit would depend on its years.
-    how: dict[str, Any] = {"force_microsecond_precision": True}
+    how: dict[str, Any] = {"connection": cursor.connection, "force_microsecond_precision": True}
     if not _IS_VERSION_4:  # which knows it from the session
         how["number_to_decimal"] = True
     waiting: deque[Future[Any]] = deque()
@@ -274,32 +275,39 @@ def _translated(what: str) -> Iterator[None]:
         raise WarehouseError(f"{what}: {_sentence(error)}", remedy=_remedy(error)) from None
 
 
+def _state(error: driver.Error) -> str:
+    """The SQL state; that of a broken connection where Snowflake gave none."""
+    state = error.sqlstate or ""
+    return state if re.fullmatch(r"\w{5}", state) else "08000"
+
+
 def _remedy(error: driver.Error) -> str:
     if error.errno in _NO_DATABASE:
         return "set `database` and `schema`, or write database.schema.table"
-    state = error.sqlstate or "08"
+    state = _state(error)
     return _REMEDIES.get(state) or _REMEDIES.get(state[:2], "correct `source` in the sync's YAML")
 
 
 def _sentence(error: driver.Error) -> str:
     """Snowflake's own sentence where it is about SQL; otherwise one that holds no value of a row."""
-    state = error.sqlstate or ""
+    state = _state(error)
     if state[:2] in _ABOUT_SQL or error.errno in _NO_DATABASE:
         return _one_line(error)
-    if state[:2] in ("", "08", "HY"):
+    if state[:2] in ("08", "HY"):
         return f"the connection broke off (code {error.errno})"  # the text may hold a chunk's signed URL
     return f"a value cannot be computed (code {error.errno}, SQL state {state})"
 
 
 def _no_login(error: Exception, options: Mapping[str, Any]) -> WarehouseError:
-    where = options.get("connection_name") or options.get("account")
-    said = _one_line(error) if isinstance(error, driver.Error) else type(error).__name__
+    what = f"Snowflake '{options.get('connection_name') or options.get('account')}' cannot be logged in to"
+    if not isinstance(error, driver.Error):
+        reason = "the private key does not open" if "private_key_file" in options else type(error).__name__
+        return WarehouseError(f"{what}: {reason}", remedy="check private_key_file and private_key_passphrase")
+    said = _one_line(error)
     for name in ("password", "token", "private_key_password"):
         if secret := options.get(name):
             said = said.replace(secret, "…")
-    return WarehouseError(
-        f"Snowflake '{where}' cannot be logged in to: {said}", remedy="check the warehouse's settings"
-    )
+    return WarehouseError(f"{what}: {said}", remedy="check the warehouse's settings, and that Snowflake can be reached")
 
 
 def _one_line(error: Exception) -> str:

@@ -19,7 +19,13 @@ PORT = "CONNECTOR_TEST_SNOWFLAKE_PORT"
 
 ENVIRONMENT = Environment("snowflake", ("fakesnow[server]==0.12.1", "snowflake-connector-python[pandas]==4.8.1"))
 
-_OTHER_CLIENT = "import sys; sys.path += sys.argv.pop(1).split('|'); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+_OTHER_CLIENT = """
+import sys
+sys.path += sys.argv.pop(1).split("|")
+import pytest, snowflake.connector
+assert snowflake.connector.__version__.startswith("4.")
+sys.exit(pytest.main(sys.argv[1:]))
+"""
 
 
 @contextmanager

@@ -99,6 +99,9 @@ async def body_of(request: Request) -> dict[str, Any]:
 
 async def login(request: Request) -> Response:
     data = (await body_of(request))["data"]
+    database = request.query_params.get("databaseName", "").upper()
+    if faults.get(database) == "login":
+        return refused("390100", "08001", "Incorrect username or password was specified.")
     answer = json.loads(bytes((await fakesnow.server.login_request(request)).body))
     answer["data"].update(
         masterToken=secrets.token_urlsafe(8),
@@ -106,7 +109,6 @@ async def login(request: Request) -> Response:
         validityInSeconds=3600,
         masterValidityInSeconds=14400,
     )
-    database = request.query_params.get("databaseName", "").upper()
     databases[answer["data"]["token"]] = database
     asked = {name: value for name, value in data.items() if name not in SECRETS}
     diaries[database].append({"login": asked, "query": dict(request.query_params)})
@@ -198,7 +200,7 @@ async def diary(request: Request) -> Response:
 
 
 async def fault(request: Request) -> Response:
-    """From now on, sessions opened for a database fail: `session` or `chunk`; `none` ends it."""
+    """From now on, sessions opened for a database fail: `login`, `session` (it ended) or `chunk` (cut short)."""
     faults[request.path_params["database"]] = request.path_params["kind"]
     return JSONResponse({})
 
