@@ -225,6 +225,8 @@ def _chunks(cursor: driver.cursor.SnowflakeCursor, schema: pl.Schema) -> Iterato
     pool = ThreadPoolExecutor(CHUNKS_AHEAD)
     try:
         for chunk in cursor.get_result_batches() or ():
+            if not chunk.rowcount:  # version 4 would need pandas to make a table of nothing
+                continue
             waiting.append(pool.submit(chunk.to_arrow, **how))
             if len(waiting) > CHUNKS_AHEAD:
                 yield pl.DataFrame(waiting.popleft().result()).cast(schema)

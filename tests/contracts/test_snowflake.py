@@ -218,9 +218,10 @@ def test_a_session_is_closed_whatever_happened(bench: SnowflakeBench, tmp_path: 
     assert "logout" in bench.diary()[-1]
 
 
-def test_a_chunk_cut_short_ends_the_read(bench: SnowflakeBench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("failure", ["chunk", "short"])
+def test_a_chunk_that_does_not_come_whole_ends_the_read(bench: SnowflakeBench, tmp_path: Path, failure: str) -> None:
     """A part of the rows is never taken for all of them."""
-    bench.fail("chunk")
+    bench.fail(failure)
     with bench.settings.open(tmp_path) as reader:
         frames = reader.read(Relation(query=bench.series), ["i"])
         with pytest.raises(WarehouseError, match=r"the query cannot be read: .*run again"):

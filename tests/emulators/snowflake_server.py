@@ -159,6 +159,8 @@ def to_be_downloaded(request: Request, database: str, rest: pa.Table) -> dict[st
         url = f"{request.url.scheme}://{request.url.netloc}/chunk/{key}"
         size = {"uncompressedSize": len(plain), "compressedSize": len(chunks[key])}
         listed.append({"url": url, "rowCount": part.num_rows, **size})
+    if faults.get(database) == "short":
+        listed.pop()
     return {"chunks": listed, "qrmk": "x", "chunkHeaders": {"x-chunk": "1"}}
 
 
@@ -200,7 +202,7 @@ async def diary(request: Request) -> Response:
 
 
 async def fault(request: Request) -> Response:
-    """From now on, sessions opened for a database fail: `login`, `session` (it ended) or `chunk` (cut short)."""
+    """From now on, sessions opened for a database fail: `login`, `session` (it ended), `chunk` (cut short), `short` (lost)."""
     faults[request.path_params["database"]] = request.path_params["kind"]
     return JSONResponse({})
 
