@@ -5,15 +5,15 @@ from collections.abc import Iterator
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from connector.config import ProfileSync
+from connector.config import Sync
 from connector.report import Report
 
 DELIVERY, REJECTED_SHARE, GUARD = "delivery", "rejected_share", "guard"
 
 _DESCRIPTIONS = {
     DELIVERY: "All that was planned was accepted by Batch, within the sync's tolerance.",
-    REJECTED_SHARE: "The share of profiles that Batch refused is within tolerance.rejected.",
-    GUARD: "The change was no larger than the sync's guards allow.",
+    REJECTED_SHARE: "The share of rows that Batch refused is within tolerance.rejected.",
+    GUARD: "No guard stopped the run: no mass change, and no sent events that look new.",
 }
 
 
@@ -25,19 +25,19 @@ def check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def check_results(report: Report, sync: ProfileSync, key: dg.AssetKey) -> list[dg.AssetCheckResult]:
+def check_results(report: Report, sync: Sync, key: dg.AssetKey) -> list[dg.AssetCheckResult]:
     """What the report says of each check."""
     allowed = sync.tolerance.rejected
     share = report.rejected / report.known if report.known else 0.0
     guarded = report.outcome == "guarded"
-    planned = {"planned": report.planned, "accepted": report.accepted, "rejected": report.rejected}
+    settled = ("planned", "accepted", "rejected", "held", "expired", "undecided", "unsent", "run")
     return [
         dg.AssetCheckResult(
             check_name=DELIVERY,
             asset_key=key,
             passed=report.outcome == "green",
             description="; ".join(report.reasons) or None,
-            metadata={**planned, "unsent": report.unsent, "run": report.run},
+            metadata={name: getattr(report, name) for name in settled},
         ),
         dg.AssetCheckResult(
             check_name=REJECTED_SHARE,

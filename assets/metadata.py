@@ -1,30 +1,32 @@
 """What an asset and its runs say about themselves: numbers that plot, a summary to read; no key and no value."""
 
 import re
-from typing import Any
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import dagster as dg
 
-from connector.config import ProfileSync, code_version
-from connector.mapping import AttributeMapping
+from connector import nested, rules
+from connector.config import EventSync, ProfileSync, Sync, code_version
+from connector.event_mapping import EVENT_ID, OCCURRED_AT
 from connector.plan import Plan
 from connector.report import Report
-from connector.rules import NATIVE_TYPES
 
 COUNTS = (
     "read", "unchanged", "added", "changed", "retried", "removed", "invalid", "withheld", "already_sent", "skipped",
-    "planned", "accepted", "rejected", "held", "expired", "unsent", "requests", "retries", "throttled", "bytes",
-    "known",
+    "planned", "accepted", "rejected", "held", "expired", "unsent", "undecided", "requests", "retries", "throttled",
+    "bytes", "known",
 )  # fmt: skip
 """Numbers of a report that become metadata under the same name, zeros too: a plot with holes misleads."""
 
 
-def asset_key(sync: ProfileSync) -> dg.AssetKey:
+def asset_key(sync: Sync) -> dg.AssetKey:
     """The key of the sync's asset."""
     return dg.AssetKey(["batch", sync.name])
 
 
-def upstream_key(sync: ProfileSync) -> dg.AssetKey | None:
+def upstream_key(sync: Sync) -> dg.AssetKey | None:
     """The key of the table that the sync reads: as the YAML names it, else schema and table; None for a query."""
     key = None
     if sync.dagster.upstream:
@@ -36,32 +38,39 @@ def upstream_key(sync: ProfileSync) -> dg.AssetKey | None:
     return None if key == asset_key(sync) else key
 
 
-def definition_metadata(sync: ProfileSync) -> dict[str, Any]:
+def definition_metadata(sync: Sync) -> dict[str, Any]:
     """Columns, and where each comes from; nothing without an `attributes` block: a run finds them out."""
     metadata: dict[str, Any] = {}
     if sync.attributes:
-        columns = [_column(name, mapping) for name, mapping in sync.attributes.items()]
-        metadata["dagster/column_schema"] = dg.TableSchema(columns=columns)
+        columns = list(_event_columns(sync) if isinstance(sync, EventSync) else _profile_columns(sync))
+        metadata["dagster/column_schema"] = dg.TableSchema(columns=[column.described() for column in columns])
         if upstream := upstream_key(sync):
             lineage = {
-                name: [dg.TableColumnDep(asset_key=upstream, column_name=mapping.column)]
-                for name, mapping in sync.attributes.items()
+                column.name: [dg.TableColumnDep(asset_key=upstream, column_name=column.source)] for column in columns
             }
             metadata["dagster/column_lineage"] = dg.TableColumnLineage(deps_by_column=lineage)
     return metadata
 
 
-def description(sync: ProfileSync) -> str:
-    """A sentence for the asset's page."""
+def description(sync: Sync) -> str:
+    """A sentence or a few for the asset's page."""
     source = sync.source.table or sync.source.query_file or "a query"
     mode = f"incrementally by `{sync.cursor.column}`" if sync.cursor else "whole"
+    rows = f"Rows of `{source}` (warehouse `{sync.warehouse}`), read {mode}"
+    if isinstance(sync, ProfileSync):
+        return (
+            f"{rows}, as profiles of Batch with `{sync.key}` as custom ID. "
+            "Only attributes that changed since Batch last accepted them are sent."
+        )
+    name = f"`{sync.event}`" if isinstance(sync.event, str) else f"named by `{sync.event.column}`"
+    days = " A partition is a day of that time (UTC); a run without one reads as above." if sync.partitions else ""
     return (
-        f"Rows of `{source}` (warehouse `{sync.warehouse}`), read {mode}, as profiles of Batch with `{sync.key}` "
-        "as custom ID. Only attributes that changed since Batch last accepted them are sent."
+        f"{rows}, as events {name} of Batch's profiles with `{sync.key}` as custom ID, at the time in `{sync.time}`. "
+        f"An event that Batch has accepted is not sent again.{days}"
     )
 
 
-def report_metadata(report: Report, sync: ProfileSync) -> dict[str, Any]:
+def report_metadata(report: Report, sync: Sync) -> dict[str, Any]:
     """Every number of the report under its own name, `seconds_…` for times, and what a person wants to read first."""
     seconds = {f"seconds_{name}": round(getattr(report.seconds, name), 3) for name in report.seconds.__slots__}
     return {
@@ -70,13 +79,14 @@ def report_metadata(report: Report, sync: ProfileSync) -> dict[str, Any]:
         "run": report.run,
         "code_version": code_version(sync),
         "full": report.full,
-        "dagster/row_count": report.known,
+        "dagster/row_count": report.accepted if isinstance(sync, EventSync) else report.known,
         **{name: getattr(report, name) for name in COUNTS},
         **seconds,
+        **_closing(report),
     }
 
 
-def plan_metadata(plan: Plan, sync: ProfileSync) -> dict[str, Any]:
+def plan_metadata(plan: Plan, sync: Sync) -> dict[str, Any]:
     """The report's numbers as planned, and what sending would take; no sample of keys."""
     rows = "\n".join(f"| `{name}` | {rows} |" for name, rows in plan.by_attribute.items())
     # A row count would claim that something is in Batch now.
@@ -91,13 +101,42 @@ def plan_metadata(plan: Plan, sync: ProfileSync) -> dict[str, Any]:
     }
 
 
-def _column(name: str, mapping: AttributeMapping) -> dg.TableColumn:
-    on_null = "leaves" if mapping.on_null == "keep" else "clears"
-    return dg.TableColumn(
-        name=name,
-        type=mapping.type or NATIVE_TYPES.get(name) or "inferred",
-        description=f"column {mapping.column}; a null {on_null} the attribute",
-    )
+class _Column(NamedTuple):
+    """An attribute that is sent, and the source's column that it comes from."""
+
+    name: str
+    type: str | None
+    source: str
+    note: str
+
+    def described(self) -> dg.TableColumn:
+        return dg.TableColumn(self.name, self.type or "inferred", f"column {self.source}; {self.note}")
+
+
+def _profile_columns(sync: ProfileSync) -> Iterator[_Column]:
+    for name, mapping in (sync.attributes or {}).items():
+        note = f"a null {'leaves' if mapping.on_null == 'keep' else 'clears'} the attribute"
+        yield _Column(name, mapping.type or rules.NATIVE_TYPES.get(name), mapping.column, note)
+
+
+def _event_columns(sync: EventSync) -> Iterator[_Column]:
+    for name, mapping in (sync.attributes or {}).items():
+        yield _Column(name, mapping.type or nested.NATIVE_TYPES.get(name), mapping.column, "a null is left out")
+    if sync.id:
+        yield _Column(EVENT_ID, "string", sync.id, "the event's stable id")
+    if sync.late == "restamp":
+        yield _Column(OCCURRED_AT, "date", sync.time, "the real time of an event that is sent late")
+
+
+def _closing(report: Report) -> dict[str, Any]:
+    """Until when the oldest event that was not sent can go, and the hours that the oldest to send had left."""
+    found: dict[str, Any] = {}
+    if report.margin is not None:
+        found["margin_hours"] = round(report.margin / 3600, 2)
+    if report.closes is not None:
+        hours = round((report.closes - time.time()) / 3600, 2)
+        found |= {"window_closes": dg.MetadataValue.timestamp(report.closes), "hours_left": hours}
+    return found
 
 
 def _summary(report: Report) -> str:

@@ -12,7 +12,7 @@ import dagster as dg
 from assets.metadata import asset_key
 from connector._model import EnvSecret, FileSecret
 from connector.api import webhook
-from connector.config import ProfileSync
+from connector.config import Sync
 from connector.errors import ConnectorError
 
 ALERT_SECONDS = 30
@@ -37,7 +37,7 @@ class Ended(NamedTuple):
     message: str
 
 
-def alert_sensor(root: Path, url: EnvSecret | FileSecret, syncs: list[ProfileSync]) -> dg.SensorDefinition:
+def alert_sensor(root: Path, url: EnvSecret | FileSecret, syncs: list[Sync]) -> dg.SensorDefinition:
     """A sensor that posts to the webhook when a sync's outcome turns bad or good again; it starts running.
 
     A post that fails is tried again at the next look: the cursor moves only behind it.

@@ -326,7 +326,7 @@ class _Sender:
         pause = random.uniform(0, min(_BACKOFF_MAX, _BACKOFF_FIRST * 2**attempt))  # noqa: S311 - spreads retries, guards nothing
         if outcome.retry_after is not None or outcome.throttled:
             pause = max(outcome.retry_after or 0.0, pause)
-            rate.hold(self._state, self._terms.endpoint, pause)
+            rate.hold(self._state, self._terms.endpoint, pause, refused=outcome.throttled)
         self._watch_outage(outcome, pause)
         if attempt + 1 < TRIES:
             await self._sleep(pause)

@@ -54,6 +54,7 @@ class EventReading:
         rows: What is read of it; None: all.
         again: Listed events to look up whatever their cursor says (LISTED_SCHEMA).
         asked: Only a part, on the operator's word: the cursor stays.
+        keys: Of the window only these profiles; empty for all.
         scope: What the cursor's position is good for.
     """
 
@@ -62,6 +63,7 @@ class EventReading:
     rows: Window | Keys | None
     again: pl.DataFrame
     asked: bool = False
+    keys: tuple[str, ...] = ()
     scope: str = ""
 
 
@@ -162,7 +164,9 @@ def draft(task: Task[EventSync], state: State, ledger: Ledger, report: Report, p
     margin = None if first is None else first - now.timestamp()
     if margin is not None and margin < MARGIN_SECONDS:
         logger.warning("sync %s: the oldest event can be sent for %.0f minutes more", sync.name, margin / 60)
-    counted = _counted(replace(report, full=reading.full, margin=margin, seconds=seconds), sifted, events, discarded)
+    undecided = sifted.held + waiting.height - discarded.height
+    begun = replace(report, full=reading.full, margin=margin, undecided=undecided, seconds=seconds)
+    counted = _counted(begun, sifted, events, discarded)
     return EventDraft(reading, sifted, events, chunks, endpoint, _recipe(sync, mapping), discarded, counted)
 
 
@@ -229,7 +233,7 @@ def _how_to_read(
                 remedy="name it under time, or leave --window and partitions out",
             )
         rows = Window(mapping.time_column, *options.window, sync.source.timezone)
-        return EventReading(full=False, until=until, rows=rows, again=nothing, asked=True)
+        return EventReading(full=False, until=until, rows=rows, again=nothing, asked=True, keys=options.keys)
     if options.keys:
         keys = Keys(mapping.key_column, tuple(dict.fromkeys(options.keys)))
         return EventReading(full=False, until=until, rows=keys, again=nothing, asked=True)
@@ -265,8 +269,11 @@ def _batches(
     if len(names):
         for batch in reader.read(relation, mapping.columns, Keys(column, names.to_list())):
             yield batch.filter(marks(mapping, batch).select(looked_up).to_series())
+    kept = ~looked_up if len(names) else pl.lit(value=True)
+    if reading.keys:
+        kept = pl.col(KEY).is_in(reading.keys).fill_null(value=False)
     for batch in reader.read(relation, mapping.columns, reading.rows):
-        yield batch.filter(~marks(mapping, batch).select(looked_up).to_series()) if len(names) else batch
+        yield batch.filter(marks(mapping, batch).select(kept).to_series()) if len(names) or reading.keys else batch
 
 
 def _scope(sync: EventSync) -> str:

@@ -12,15 +12,16 @@ from connector import nested, values
 from connector._model import Model
 from connector.errors import WarehouseError
 from connector.mapping import (
-    ATTRIBUTE_NAME,
     KEY,
-    WITHHELD,
     Column,
     check_cursor,
-    conventional_name,
+    conventional,
     find,
-    reason,
+    json_key,
+    judged,
+    rejected,
     typed_key,
+    valid,
 )
 from connector.rules import OBJECT_ATTRIBUTES_MAX, EventAttributeType, Rule, Typed, text_rules
 from connector.values import UnsupportedError, as_source
@@ -87,7 +88,7 @@ class EventAttribute(NamedTuple):
     @property
     def json_key(self) -> str:
         """The key under which Batch expects the value: `date(x)`, `url(x)` or the name itself."""
-        return f"{self.type}({self.name})" if self.type in ("date", "url") else self.name
+        return json_key(self.name, self.type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,8 @@ def resolve(
     if attributes is None:
         cursor = find(columns, wanted.cursor, "", []) if wanted.cursor else None
         apart = [column.name for column in (key_column, name_column, time_column, id_column, cursor) if column]
-        attributes = _conventional(columns, apart, problems)
+        found = conventional(columns, apart, (), problems)
+        attributes = {name: EventAttributeMapping(column=name_, type=type_) for name, (name_, type_) in found.items()}
     _check_names(attributes, wanted.ours, problems)
     pairs = []
     for attribute, mapping in attributes.items():
@@ -189,25 +191,11 @@ def apply(mapping: EventMapping, frame: pl.DataFrame) -> MappedEvents:
         frame: Holds at least `mapping.columns`.
     """
     names = [attribute.name for attribute in mapping.attributes]
-    none = Typed(pl.lit(None, dtype=pl.String), ())
-    time, id_ = mapping.time or none, mapping.id or none
-    judged = as_source(frame).select(
-        mapping.key.value.alias(KEY),
-        mapping.name.value.alias(NAME),
-        time.value.cast(pl.Int64).alias(TIME),
-        id_.value.alias(ID),
-        reason((*mapping.key.rules, *mapping.name.rules, *time.rules, *id_.rules)).alias("#reason"),
-        *(value.value.alias(name) for name, value in zip(names, mapping.values, strict=True)),
-        *(reason(value.rules).alias(f"#reason {name}") for name, value in zip(names, mapping.values, strict=True)),
-    )
-    withheld = pl.sum_horizontal(
-        pl.lit(0, pl.UInt64),
-        *(pl.col(f"#reason {name}").is_not_null().cast(pl.UInt64) * (1 << bit) for bit, name in enumerate(names)),
-    )
-    judged = judged.with_columns(withheld.alias(WITHHELD)).with_row_index(ROW)
-    kept = (pl.when(pl.col(f"#reason {name}").is_null()).then(pl.col(name)).alias(name) for name in names)
-    valid = judged.filter(pl.col("#reason").is_null()).select(ROW, KEY, NAME, TIME, ID, *kept, WITHHELD)
-    return MappedEvents(valid, _rejected(judged, names))
+    whole = [rule for typed in (mapping.key, mapping.name, mapping.time, mapping.id) if typed for rule in typed.rules]
+    marks_ = [*_marks(mapping), mapping.name.value.alias(NAME)]
+    rows = judged(frame, marks_, whole, dict(zip(names, mapping.values, strict=True))).with_row_index(ROW)
+    who = [ROW, KEY, NAME, TIME, ID]
+    return MappedEvents(valid(rows, who, names), rejected(rows, [pl.col(name) for name in who], names))
 
 
 def marks(mapping: EventMapping, frame: pl.DataFrame) -> pl.DataFrame:
@@ -217,9 +205,13 @@ def marks(mapping: EventMapping, frame: pl.DataFrame) -> pl.DataFrame:
         mapping: From `resolve`.
         frame: Holds at least `mapping.columns`.
     """
-    none = Typed(pl.lit(None, dtype=pl.String), ())
-    id_, time = (mapping.id or none).value, (mapping.time or none).value
-    return as_source(frame).select(mapping.key.value.alias(KEY), id_.alias(ID), time.cast(pl.Int64).alias(TIME))
+    return as_source(frame).select(*_marks(mapping))
+
+
+def _marks(mapping: EventMapping) -> tuple[pl.Expr, ...]:
+    absent = pl.lit(None, dtype=pl.String)
+    id_, time = (typed.value if typed else absent for typed in (mapping.id, mapping.time))
+    return mapping.key.value.alias(KEY), id_.alias(ID), time.cast(pl.Int64).alias(TIME)
 
 
 def _check_names(attributes: Mappings[str, EventAttributeMapping], ours: Sequence[str], problems: list[str]) -> None:
@@ -230,21 +222,6 @@ def _check_names(attributes: Mappings[str, EventAttributeMapping], ours: Sequenc
     problems += [
         f"attribute '{name}' is added by us; map its column under another name" for name in ours if name in attributes
     ]
-
-
-def _rejected(judged: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    who = (ROW, KEY, NAME, ID, TIME)
-    whole = pl.lit(None, dtype=pl.String).alias("attribute")
-    parts = [judged.filter(pl.col("#reason").is_not_null()).select(*who, whole, pl.col("#reason").alias("reason"))]
-    suspects = judged.filter(pl.col("#reason").is_null() & (pl.col(WITHHELD) != 0))
-    if suspects.height:
-        parts += [
-            suspects.filter(pl.col(f"#reason {name}").is_not_null()).select(
-                *who, pl.lit(name).alias("attribute"), pl.col(f"#reason {name}").alias("reason")
-            )
-            for name in names
-        ]
-    return pl.concat(parts)
 
 
 def _name(columns: Sequence[Column], wanted: EventColumns, problems: list[str]) -> tuple[Column | None, Typed | None]:
@@ -319,28 +296,6 @@ def _typed_value(
     return nested.typed(
         column.name, column.dtype, type_, timezone=timezone, json=column.json, unordered=mapping.unordered
     )
-
-
-def _conventional(
-    columns: Sequence[Column], apart: Sequence[str], problems: list[str]
-) -> dict[str, EventAttributeMapping]:
-    """Every other column under the name that Batch Cloud Sync would give it."""
-    found: dict[str, EventAttributeMapping] = {}
-    for column in columns:
-        if column.name in apart:
-            continue
-        name, type_ = conventional_name(column.name)
-        if name in found:
-            both = f"columns '{found[name].column}' and '{column.name}' both become attribute '{name}'"
-            problems.append(f"{both}; map one of them under attributes")
-        elif not ATTRIBUTE_NAME.fullmatch(name):
-            allowed = "names are 1 to 30 of a-z, 0-9 and _"
-            problems.append(
-                f"column '{column.name}' would become attribute '{name}', {allowed}; map it under attributes"
-            )
-        else:
-            found[name] = EventAttributeMapping(column=column.name, type=type_)
-    return found
 
 
 __all__ = [

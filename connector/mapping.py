@@ -1,7 +1,8 @@
 """Columns to typed attributes: which column feeds which attribute, and which values stay back and why."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from collections.abc import Mapping as Mappings
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal, NamedTuple
@@ -12,7 +13,7 @@ from pydantic import Field
 from connector import rules, values
 from connector._model import Model
 from connector.errors import WarehouseError
-from connector.rules import AttributeType, Rule, Typed
+from connector.rules import AttributeType, EventAttributeType, Rule, Typed
 from connector.values import UnsupportedError, as_source
 
 KEY = "#key"
@@ -57,7 +58,12 @@ class Attribute:
     @property
     def json_key(self) -> str:
         """The key under which Batch expects the value: `date(x)`, `url(x)` or the name itself."""
-        return f"{self.type}({self.name})" if self.type in ("date", "url") else self.name
+        return json_key(self.name, self.type)
+
+
+def json_key(name: str, type_: EventAttributeType) -> str:
+    """The key under which Batch expects a value: `date(x)`, `url(x)` or the name itself."""
+    return f"{type_}({name})" if type_ in ("date", "url") else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,9 @@ def resolve(
     if cursor:
         check_cursor(columns, cursor, problems)
     if attributes is None:
-        attributes = _conventional(columns, {key_column and key_column.name, _name_of(columns, cursor)}, problems)
+        apart = {key_column and key_column.name, _name_of(columns, cursor)}
+        found = conventional(columns, apart, rules.NATIVE_TYPES, problems)
+        attributes = {name: AttributeMapping(column=column, type=type_) for name, (column, type_) in found.items()}
     if not attributes and not problems:
         problems.append(f"the source has no column beside its key '{key}', so there is nothing to send")
     if len(attributes) > ATTRIBUTES_MAX:
@@ -139,23 +147,56 @@ def apply(mapping: Mapping, frame: pl.DataFrame) -> Mapped:
         frame: Holds at least `mapping.columns`.
     """
     names = [attribute.name for attribute in mapping.attributes]
-    judged = as_source(frame).select(
-        mapping.key.value.alias(KEY),
-        reason(mapping.key.rules).alias("#reason"),
-        *(value.value.alias(name) for name, value in zip(names, mapping.values, strict=True)),
-        *(reason(value.rules).alias(f"#reason {name}") for name, value in zip(names, mapping.values, strict=True)),
+    rows = judged(
+        frame, [mapping.key.value.alias(KEY)], mapping.key.rules, dict(zip(names, mapping.values, strict=True))
     )
-    withheld = pl.sum_horizontal(
-        pl.lit(0, pl.UInt64),
-        *(pl.col(f"#reason {name}").is_not_null().cast(pl.UInt64) * (1 << bit) for bit, name in enumerate(names)),
+    return Mapped(valid(rows, [KEY], names), rejected(rows, [pl.col(KEY).alias("key")], names))
+
+
+def judged(
+    frame: pl.DataFrame, marks: Sequence[pl.Expr], whole: Sequence[Rule], values: Mappings[str, Typed]
+) -> pl.DataFrame:
+    """Every row with its marks, its values, and which rules they break.
+
+    Args:
+        frame: A record batch.
+        marks: What makes the row's identity.
+        whole: The rules of a row as a whole.
+        values: Expressions and rules by attribute name.
+
+    Returns:
+        The marks, `#reason` (String, null: the row can be sent), each value, `#reason NAME` and `#withheld` (UInt64,
+        bit i set: attribute i's value breaks a rule).
+    """
+    rows = as_source(frame).select(
+        *marks,
+        reason(whole).alias("#reason"),
+        *(value.value.alias(name) for name, value in values.items()),
+        *(reason(value.rules).alias(f"#reason {name}") for name, value in values.items()),
     )
-    judged = judged.with_columns(withheld.alias(WITHHELD))
-    valid = judged.filter(pl.col("#reason").is_null()).select(
-        KEY,
-        *(pl.when(pl.col(f"#reason {name}").is_null()).then(pl.col(name)).alias(name) for name in names),
-        WITHHELD,
-    )
-    return Mapped(valid, _rejected(judged, names))
+    broken = (pl.col(f"#reason {name}").is_not_null().cast(pl.UInt64) * (1 << bit) for bit, name in enumerate(values))
+    return rows.with_columns(pl.sum_horizontal(pl.lit(0, pl.UInt64), *broken).alias(WITHHELD))
+
+
+def valid(rows: pl.DataFrame, marks: Sequence[str], names: Sequence[str]) -> pl.DataFrame:
+    """Of judged rows those that can be sent: marks, values (null where one breaks a rule) and `#withheld`."""
+    kept = (pl.when(pl.col(f"#reason {name}").is_null()).then(pl.col(name)).alias(name) for name in names)
+    return rows.filter(pl.col("#reason").is_null()).select(*marks, *kept, WITHHELD)
+
+
+def rejected(rows: pl.DataFrame, marks: Sequence[pl.Expr], names: Sequence[str]) -> pl.DataFrame:
+    """Of judged rows one row a broken rule: marks, `attribute` (String, null: the whole row), `reason` (String)."""
+    whole = rows.filter(pl.col("#reason").is_not_null())
+    parts = [whole.select(*marks, pl.lit(None, dtype=pl.String).alias("attribute"), pl.col("#reason").alias("reason"))]
+    suspects = rows.filter(pl.col("#reason").is_null() & (pl.col(WITHHELD) != 0))
+    if suspects.height:
+        parts += [
+            suspects.filter(pl.col(f"#reason {name}").is_not_null()).select(
+                *marks, pl.lit(name).alias("attribute"), pl.col(f"#reason {name}").alias("reason")
+            )
+            for name in names
+        ]
+    return pl.concat(parts)
 
 
 def keys(mapping: Mapping, frame: pl.DataFrame) -> pl.DataFrame:
@@ -175,24 +216,6 @@ def reason(broken: Sequence[Rule]) -> pl.Expr:
 
 def _told(rule: Rule) -> pl.Expr:
     return rule.reason if isinstance(rule.reason, pl.Expr) else pl.lit(rule.reason)
-
-
-def _rejected(judged: pl.DataFrame, names: list[str]) -> pl.DataFrame:
-    bad_keys = judged.filter(pl.col("#reason").is_not_null()).select(
-        pl.col(KEY).alias("key"),
-        pl.lit(None, dtype=pl.String).alias("attribute"),
-        pl.col("#reason").alias("reason"),
-    )
-    suspects = judged.filter(pl.col("#reason").is_null() & (pl.col(WITHHELD) != 0))
-    bad_values = [
-        suspects.filter(pl.col(f"#reason {name}").is_not_null()).select(
-            pl.col(KEY).alias("key"),
-            pl.lit(name).alias("attribute"),
-            pl.col(f"#reason {name}").alias("reason"),
-        )
-        for name in names
-    ]
-    return pl.concat([bad_keys, *bad_values] if suspects.height else [bad_keys])
 
 
 def check_cursor(columns: Sequence[Column], cursor: str, problems: list[str]) -> None:
@@ -242,41 +265,43 @@ def _name_of(columns: Sequence[Column], name: str | None) -> str | None:
     return found.name if found else None
 
 
-def _conventional(
-    columns: Sequence[Column], not_sent: set[str | None], problems: list[str]
-) -> dict[str, AttributeMapping]:
-    """Every column under the name that Batch Cloud Sync would give it."""
-    found: dict[str, AttributeMapping] = {}
+def conventional(
+    columns: Sequence[Column], apart: Collection[str | None], natives: Collection[str], problems: list[str]
+) -> dict[str, tuple[str, AttributeType | None]]:
+    """Every other column, and perhaps its type, under the name that Batch Cloud Sync would give it.
+
+    Args:
+        columns: The source's.
+        apart: Columns that are no attributes.
+        natives: Native attributes that columns may become.
+        problems: Grows by two columns of one name, and by names that Batch does not take.
+    """
+    found: dict[str, tuple[str, AttributeType | None]] = {}
     for column in columns:
-        if column.name in not_sent:
+        if column.name in apart:
             continue
-        name, type_ = conventional_name(column.name)
+        name, type_ = _conventional_name(column.name, natives)
         if name in found:
-            both = f"columns '{found[name].column}' and '{column.name}' both become attribute '{name}'"
+            both = f"columns '{found[name][0]}' and '{column.name}' both become attribute '{name}'"
             problems.append(f"{both}; map one of them under attributes")
-        elif not (ATTRIBUTE_NAME.fullmatch(name) or _is_native(name)):
+        elif not (ATTRIBUTE_NAME.fullmatch(name) or name in natives):
             allowed = "names are 1 to 30 of a-z, 0-9 and _"
             problems.append(
                 f"column '{column.name}' would become attribute '{name}', {allowed}; map it under attributes"
             )
         else:
-            found[name] = AttributeMapping(column=column.name, type=type_)
+            found[name] = (column.name, type_)
     return found
 
 
-def conventional_name(column: str) -> tuple[str, AttributeType | None]:
-    """The attribute's name and type that Batch Cloud Sync makes of a column: `date__x`, `url__x`, `batch__x`, any."""
+def _conventional_name(column: str, natives: Collection[str]) -> tuple[str, AttributeType | None]:
     prefix, separator, rest = column.lower().partition("__")
     match prefix if separator and rest else "":
         case "date":
             return rest, "date"
         case "url":
             return rest, "url"
-        case "batch":
+        case "batch" if natives:
             return f"${rest}", None
         case _:
             return column.lower(), None
-
-
-def _is_native(name: str) -> bool:
-    return name in rules.NATIVE_TYPES

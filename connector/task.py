@@ -77,6 +77,8 @@ def check_options(sync: Sync, options: Options) -> None:
             raise UsageError(f"{name} is for event syncs, and '{sync.name}' is one of profiles", remedy="leave it out")
     if options.retry_held and options.discard_held:
         raise UsageError("--retry-held and --discard-held exclude each other", remedy="give one of them")
+    if options.window and options.full:
+        raise UsageError("--window and --full exclude each other", remedy="give one of them")
 
 
 def tolerance_notes(task: Task[Sync], report: Report, faulty: int) -> list[str]:

@@ -351,8 +351,8 @@ def test_commands_of_later_versions_say_so(say: Say, command: str) -> None:
     [
         (["run", "customers", "--limit", "0"], "0 is not in the range"),
         (["run", "customers", "--allow-mass-change", " "], "the reason is empty"),
-        (["run", "customers", "--window", "2026-01-01", "2026-02-01"], "'--window' is not available yet"),
-        (["run", "customers", "--retry-held"], "'--retry-held' is not available yet"),
+        (["run", "customers", "--window", "2026-01-01", "2026-02-01"], "--window is for event syncs"),
+        (["plan", "customers", "--retry-held"], "--retry-held is for event syncs"),
         (["run"], "Missing argument 'SYNC'"),
         (["sync"], "No such command 'sync'"),
         (["simulate", "--rest-key", "rest_x"], "only one of --project-key and --rest-key"),
@@ -392,6 +392,7 @@ def test_signal_settles_what_is_in_flight(world: World, say: Say, number: signal
     world.api.inject({"delay": 0.3, "times": 1000})
     with _started("--project", str(world.folder), "run", "customers", "--json") as process:
         while not world.api.requests:
+            assert process.poll() is None, "it ended before its first request"
             time.sleep(0.01)
         process.send_signal(number)
         out, err = process.communicate(timeout=30)

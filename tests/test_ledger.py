@@ -137,11 +137,17 @@ def check_memory(book: Ledger, handled: list[tuple[float, Event]], now: float) -
     """What is young is in the files, what is old is not, and the latest time of the old is noted."""
     # A file of several runs goes when its newest is old; it never spans more than a day.
     kept = [event for at, event in handled if at >= now - KEPT_DAYS * DAY]
-    at_most = [event for at, event in handled if at >= now - (KEPT_DAYS + 1) * DAY]
+    # An event without a time could not be told from a forgotten one: its file stays, with what it was folded with.
+    undated = {at // DAY for at, event in handled if event[2] is None}
+    at_most = [event for at, event in handled if at >= now - (KEPT_DAYS + 1) * DAY or at // DAY in undated]
     assert {event[:2] for event in kept} <= held_ids(book) <= {event[:2] for event in at_most}
     assert all(sent(book, kept))
     gone = [event[2] for at, event in handled if at < now - KEPT_DAYS * DAY and event[2] is not None]
-    at_least = [event[2] for at, event in handled if at < now - (KEPT_DAYS + 1) * DAY and event[2] is not None]
+    at_least = [
+        event[2]
+        for at, event in handled
+        if at < now - (KEPT_DAYS + 1) * DAY and event[2] is not None and at // DAY not in undated
+    ]
     never = -(2**63)
     forgotten = never if book.forgotten is None else book.forgotten
     assert max(at_least, default=never) <= forgotten <= max(gone, default=never)
@@ -224,7 +230,7 @@ def test_events_without_a_time_are_known_too(state: State) -> None:
 def test_what_is_forgotten_counts_as_sent(state: State) -> None:
     """Ids are let go 90 days after they were sent; an event as old as the latest of them is not sent again."""
     first = ms(NOW)
-    handle(state, [(1, 1, first), (2, 2, first - 5), (3, 3, None)])
+    handle(state, [(1, 1, first), (2, 2, first - 5)])
     book = handle(state, [], NOW + KEPT_DAYS * DAY)
     assert (book.forgotten, len(book.files)) == (None, 1)
     book = handle(state, [(4, 4, first + 9)], NOW + KEPT_DAYS * DAY + 1)
@@ -234,6 +240,20 @@ def test_what_is_forgotten_counts_as_sent(state: State) -> None:
     book = handle(state, [], NOW + 3 * KEPT_DAYS * DAY)
     assert (book.forgotten, book.files) == (first + 9, [])
     assert handle(state, []).forgotten == first + 9
+
+
+def test_event_without_a_time_is_never_forgotten(state: State) -> None:
+    """Nothing could tell it from a new one once its id was gone, so its file stays."""
+    handle(state, [(1, 1, ms(NOW)), (3, 3, None)])
+    book = handle(state, [(4, 4, ms(NOW))], NOW + 3 * KEPT_DAYS * DAY)
+    assert sent(book, [(3, 3, None), (1, 1, ms(NOW)), (5, 5, None)]) == [True, True, False]
+
+
+def test_corrected_time_does_not_make_a_sent_event_new(state: State) -> None:
+    """In the first days after it was sent an event is known by its id, whatever its time says by now."""
+    handle(state, [(1, 1, ms(NOW))])
+    book = handle(state, [(2, 2, ms(NOW) + 5 * HOUR)], NOW + 2 * DAY)
+    assert sent(book, [(1, 1, ms(NOW) + 30 * HOUR), (1, 1, None), (3, 3, ms(NOW))]) == [True, True, False]
 
 
 def test_files_of_a_day_stay_few_and_ids_are_seldom_copied(state: State) -> None:

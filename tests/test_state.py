@@ -346,7 +346,7 @@ class Sender:
 
     def advance(self, seconds: float) -> None:
         self.ahead += seconds
-        moved = {"paid_until": BUCKETS.c.paid_until - seconds, "hold_until": BUCKETS.c.hold_until - seconds}
+        moved = {name: BUCKETS.c[name] - seconds for name in ("paid_until", "hold_until", "seen", "cut")}
         with self.state.write() as connection:
             connection.execute(sa.update(BUCKETS).values(**moved))
 
@@ -403,6 +403,26 @@ def test_the_rate_is_used_up(tmp_path: Path, limit: str) -> None:
     assert 0.99 <= used <= 1.005
 
 
+@pytest.mark.parametrize("share", [0.4, 0.8])
+def test_a_true_limit_below_the_configured_one_is_found(state: State, share: float) -> None:
+    """Where Batch takes a part of the configured rate only, refusals are few a minute, and little of it is left unused."""
+    sender = Sender(state, 10_000.0, 10_000, 1000)
+    strict = TokenBucket(Rate(10_000 * share, int(10_000 * share)), sender.now)
+    chance = random.Random(7)
+    start, accepted, refusals = sender.now, 0, []
+    while sender.now - start < 180:
+        sender.advance(max(sender.leave(1000) - sender.now, 0.0))
+        if strict.take(1000, sender.now):
+            refusals.append(sender.now - start)
+            pause = chance.uniform(0.0, 1.0)
+            rate.hold(state, "update", pause, refused=True)
+            sender.advance(pause)
+        else:
+            accepted += 1000
+    assert accepted / 180 >= 0.9 * 10_000 * share
+    assert max(len([at for at in refusals if minute <= at < minute + 60]) for minute in range(0, 120, 10)) <= 10
+
+
 def test_two_senders_share_one_bucket(state: State) -> None:
     """What one process books, the other waits for; another endpoint is another bucket."""
     with open_state(state.folder, PROJECT) as other:
@@ -415,8 +435,8 @@ def test_two_senders_share_one_bucket(state: State) -> None:
 def test_a_pause_holds_everybody(state: State) -> None:
     """A Retry-After reaches other processes, is not shortened by a smaller one, and ends."""
     with open_state(state.folder, PROJECT) as other:
-        rate.hold(state, "update", 30.0)
-        rate.hold(other, "update", 5.0)
+        rate.hold(state, "update", 30.0, refused=False)
+        rate.hold(other, "update", 5.0, refused=False)
         sender = Sender(other, 300.0, 1000, 200)
         assert 29 < rate.held(other, "update") <= 30
         assert 29 < sender.leave(200) - sender.now <= 31
@@ -431,7 +451,7 @@ def test_the_clock_of_another_boot_is_not_believed(state: State, of_another_boot
     """After a reboot, or on another host, old times neither block nor allow a burst: the bucket starts empty."""
     sender = Sender(state, 300.0, 1000, 200)
     sender.leave(200)
-    rate.hold(state, "update", 60.0)
+    rate.hold(state, "update", 60.0, refused=True)
     with state.write() as connection:
         values = {"clock": "another boot", "paid_until": of_another_boot, "hold_until": of_another_boot}
         connection.execute(sa.update(BUCKETS).values(**values))

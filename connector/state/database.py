@@ -106,6 +106,9 @@ BUCKETS = sa.Table(
     sa.Column("clock", sa.Text, nullable=False),  # which clock the times are read from: they mean nothing on another
     sa.Column("paid_until", sa.Float, nullable=False),
     sa.Column("hold_until", sa.Float, nullable=False),
+    sa.Column("share", sa.Float, nullable=False),  # of the configured rate, as Batch refused more
+    sa.Column("seen", sa.Float, nullable=False),  # when the share last grew
+    sa.Column("cut", sa.Float, nullable=False),  # when it was last cut
 )
 
 

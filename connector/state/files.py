@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,10 +27,9 @@ def write_frames(path: Path, frames: Iterable[pl.DataFrame], *, repetitive: bool
     """
     rows = 0
     with (
-        translated(path.parent),
-        os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
-        ExitStack() as stack,  # an unfinished writer must let go of the file before the file is closed
-    ):
+        durable(path) as file,
+        ExitStack() as stack,
+    ):  # an unfinished writer must let go of the file before it is closed
         writer: pq.ParquetWriter | None = None
         for frame in frames:
             if frame.height:
@@ -38,14 +37,26 @@ def write_frames(path: Path, frames: Iterable[pl.DataFrame], *, repetitive: bool
                 writer = writer or stack.enter_context(_writer(file, table.schema, repetitive=repetitive))
                 writer.write_table(table)
                 rows += frame.height
-        stack.close()
-        file.flush()
-        os.fsync(file.fileno())
-    if rows:
-        sync_folder(path.parent)
-    else:
+    if not rows:
         path.unlink()
     return rows
+
+
+@contextmanager
+def durable(path: Path) -> Iterator[BinaryIO]:
+    """A new file, its owner's alone, which survives a power cut once the context has ended.
+
+    Raises:
+        StateError: The disk is full or the folder cannot be written.
+    """
+    with (
+        translated(path.parent),
+        os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+    ):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        sync_folder(path.parent)
 
 
 def _writer(file: BinaryIO, schema: pa.Schema, *, repetitive: bool) -> pq.ParquetWriter:

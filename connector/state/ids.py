@@ -3,7 +3,6 @@
 A file is Arrow IPC with `#hi` and `#lo` (UInt64, the halves of an id), in parts of ascending ids that do not overlap.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from connector.hashing import HI, LO
 from connector.state.database import translated
-from connector.state.files import sync_folder
+from connector.state.files import durable
 
 _PART_ROWS = 1 << 20  # ids that are in memory at once to be sorted
 _SCHEMA = pa.schema([(HI, pa.uint64()), (LO, pa.uint64())])
@@ -38,17 +37,10 @@ def write_ids(path: Path, runs: Sequence[Ids]) -> int:
         StateError: The disk is full or the folder cannot be written.
     """
     rows = 0
-    with (
-        translated(path.parent),
-        os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
-    ):
-        with pa.ipc.new_file(file, _SCHEMA) as writer:
-            for part in _merged(runs):
-                writer.write_batch(pa.record_batch([pa.array(half) for half in part], schema=_SCHEMA))
-                rows += len(part.hi)
-        file.flush()
-        os.fsync(file.fileno())
-        sync_folder(path.parent)
+    with durable(path) as file, pa.ipc.new_file(file, _SCHEMA) as writer:
+        for part in _merged(runs):
+            writer.write_batch(pa.record_batch([pa.array(half) for half in part], schema=_SCHEMA))
+            rows += len(part.hi)
     return rows
 
 

@@ -3,6 +3,7 @@
 import platform
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -10,6 +11,16 @@ from connector.state.database import BUCKETS, State
 
 JITTER_SECONDS = 0.5
 """How much a request's way to Batch may vary before our spacing and Batch's counting could disagree."""
+
+CUT, CUT_SOON, SOON = 0.9, 0.7, 5.0
+"""What is left of the rate after a refusal; after one within so many seconds of the last, as it is far too high."""
+
+GROWTH = 0.005
+"""Share of the configured rate by which it grows again, a second."""
+
+SHARE_MIN = 0.02
+
+_NEVER = float("-inf")
 
 
 def burst(capacity: int, per_second: float, per_call: int) -> float:
@@ -41,38 +52,64 @@ def reserve(state: State, endpoint: str, profiles: int, *, per_second: float, bu
     """
     clock, now = _clock()
     with state.write() as connection:
-        row = connection.execute(sa.select(BUCKETS).where(BUCKETS.c.endpoint == endpoint)).mappings().one_or_none()
-        if row and row["clock"] == clock:
-            paid, hold = float(row["paid_until"]), float(row["hold_until"])
-        else:
-            paid, hold = now + burst / per_second, 0.0
+        bucket = _bucket(connection, endpoint, clock) or _Bucket(now + burst / per_second, 0.0, 1.0, now, _NEVER)
+        share = min(1.0, bucket.share + GROWTH * (now - bucket.seen))
+        rate = per_second * share
         # Nothing is saved up beyond the burst, and nothing at all while Batch had us wait: its bucket is empty then.
-        paid = max(paid, now, hold + burst / per_second) + profiles / per_second
-        _store(connection, endpoint, clock, paid, hold)
-    return max(hold, paid - max(burst, profiles) / per_second) - now
+        paid = max(bucket.paid_until, now, bucket.hold_until + burst / rate) + profiles / rate
+        _store(connection, endpoint, clock, bucket._replace(paid_until=paid, share=share, seen=now))
+    return max(bucket.hold_until, paid - max(burst, profiles) / rate) - now
 
 
-def hold(state: State, endpoint: str, seconds: float) -> None:
-    """Let nobody send to the endpoint for that long, in any process on this state."""
+def hold(state: State, endpoint: str, seconds: float, *, refused: bool) -> None:
+    """Let nobody send to the endpoint for that long, in any process on this state.
+
+    Args:
+        state: Where the bucket is shared.
+        endpoint: Which bucket.
+        seconds: From now.
+        refused: Batch said that it was too much: from then on less is sent, and slowly more again. Somebody else may
+            use the project's keys, or the true limit is lower than the configured one.
+    """
     clock, now = _clock()
     with state.write() as connection:
-        row = connection.execute(sa.select(BUCKETS).where(BUCKETS.c.endpoint == endpoint)).mappings().one_or_none()
-        same = row is not None and row["clock"] == clock
-        paid = float(row["paid_until"]) if row and same else now
-        held = float(row["hold_until"]) if row and same else 0.0
-        _store(connection, endpoint, clock, paid, max(held, now + seconds))
+        bucket = _bucket(connection, endpoint, clock) or _Bucket(now, 0.0, 1.0, now, _NEVER)
+        share, cut = bucket.share, bucket.cut
+        if refused and now >= bucket.hold_until:  # those in flight are refused for the same reason
+            share = max(share * (CUT if now - cut > SOON else CUT_SOON), SHARE_MIN)
+            cut = now
+        until = max(bucket.hold_until, now + seconds)
+        _store(connection, endpoint, clock, bucket._replace(hold_until=until, share=share, cut=cut))
 
 
 def held(state: State, endpoint: str) -> float:
     """Seconds until anybody may send to the endpoint again; 0 where nobody is held."""
     clock, now = _clock()
     with state.read() as connection:
-        row = connection.execute(sa.select(BUCKETS).where(BUCKETS.c.endpoint == endpoint)).mappings().one_or_none()
-    return max(0.0, float(row["hold_until"]) - now) if row and row["clock"] == clock else 0.0
+        bucket = _bucket(connection, endpoint, clock)
+    return max(0.0, bucket.hold_until - now) if bucket else 0.0
 
 
-def _store(connection: sa.Connection, endpoint: str, clock: str, paid: float, hold_until: float) -> None:
-    values = {"clock": clock, "paid_until": paid, "hold_until": hold_until}
+class _Bucket(NamedTuple):
+    """A row of the table; times by the clock that it names."""
+
+    paid_until: float
+    hold_until: float
+    share: float
+    seen: float
+    cut: float
+
+
+def _bucket(connection: sa.Connection, endpoint: str, clock: str) -> _Bucket | None:
+    """The endpoint's bucket; None where there is none, or its times are of another clock."""
+    names = [BUCKETS.c[name] for name in _Bucket._fields]
+    mine = (BUCKETS.c.endpoint == endpoint) & (BUCKETS.c.clock == clock)
+    row = connection.execute(sa.select(*names).where(mine)).one_or_none()
+    return _Bucket(*row) if row else None
+
+
+def _store(connection: sa.Connection, endpoint: str, clock: str, bucket: _Bucket) -> None:
+    values = {"clock": clock, **bucket._asdict()}
     if not connection.execute(sa.update(BUCKETS).where(BUCKETS.c.endpoint == endpoint).values(values)).rowcount:
         connection.execute(sa.insert(BUCKETS), {"endpoint": endpoint, **values})
 

@@ -1,6 +1,7 @@
 """A small project on DuckDB, and the local Profile API behind it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import dagster as dg
 import duckdb
 import httpx
 import pytest
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from assets.factory import build_sync_asset
 from assets.resources import Connector
@@ -16,7 +18,7 @@ from connector.config import load_project
 from connector.simulator import Simulator
 
 PROJECT_KEY, REST_KEY = "project_assets", "rest_canary_7f3a"
-STEP = "batch__customers"
+STEP, EVENTS_STEP = "batch__customers", "batch__orders"
 
 MAIN = """\
 batch:
@@ -35,6 +37,17 @@ attributes:
   $email_address: email
   plan: plan_name
   points: {column: points, type: integer, on_null: keep}
+"""
+
+EVENTS = """\
+kind: events
+warehouse: local
+source: {table: marts.orders}
+event: order_placed
+time: ordered_at
+id: order_id
+late: restamp
+attributes: {$label: status, amount: amount_usd}
 """
 
 
@@ -66,16 +79,31 @@ class House:
                 from range({rows}) t(i)""",
         )
 
-    def run(self, **config: Any) -> dg.ExecuteInProcessResult:
+    def order(self, first: date, days: int, a_day: int) -> None:
+        """Orders of ten customers, from the first day on, at equal distances."""
+        self.write("syncs/orders.yaml", EVENTS + f"partitions: {{daily: {first}}}\n")
+        self.sql(
+            "create schema if not exists marts",
+            f"""create or replace table marts.orders as
+                select 'c' || i % 10 as custom_id, 'order_canary' || i as order_id, 'paid' as status, i as amount_usd,
+                    timestamp '{first}' + i * interval {86_400 // a_day} second as ordered_at
+                from range({days * a_day}) t(i)""",
+        )
+
+    def run(self, sync: str = "customers", days: Sequence[str] = (), **config: Any) -> dg.ExecuteInProcessResult:
+        """Run the sync: without a partition, or with those from the first of `days` to the last."""
         project = load_project(self.root)
+        ends = (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
         return dg.materialize(
-            [build_sync_asset(project, project.sync("customers"))],
+            [build_sync_asset(project, project.sync(sync))],
             instance=self.instance,
             resources={"connector": Connector(project, httpx.ASGITransport(self.simulator.app))},
             run_config={
-                "ops": {STEP: {"config": SyncRunConfig(**config).model_dump(exclude_none=True)}},
+                "ops": {f"batch__{sync}": {"config": SyncRunConfig(**config).model_dump(exclude_none=True)}},
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             },
+            partition_key=days[0] if len(days) == 1 else None,
+            tags=dict(zip(ends, (days[0], days[-1]), strict=True)) if len(days) > 1 else None,
             raise_on_error=False,
         )
 
@@ -91,9 +119,9 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
         yield house
 
 
-def metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
-    """The run's materialization, as plain values."""
-    found = result.asset_materializations_for_node(STEP)
+def metadata(result: dg.ExecuteInProcessResult, step: str = STEP) -> dict[str, Any]:
+    """The run's first materialization, as plain values."""
+    found = result.asset_materializations_for_node(step)
     assert found, [event.step_failure_data.error_display_string for event in result.get_step_failure_events()]
     return {name: value.value for name, value in found[0].metadata.items()}
 

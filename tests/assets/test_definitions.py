@@ -1,6 +1,7 @@
 """What the code location holds, and that it loads without network, warehouse, credentials or environment."""
 
 import socket
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -10,7 +11,7 @@ from assets.definitions import current_project
 from assets.factory import build_project_defs
 from assets.metadata import upstream_key
 from connector.config import load_project
-from tests.assets.conftest import MAIN, SYNC
+from tests.assets.conftest import EVENTS, MAIN, SYNC
 
 FULL = """\
 kind: profiles
@@ -90,6 +91,61 @@ def test_the_asset_carries_what_the_yaml_says(project: Path) -> None:
     ]
     assert "prod.marts.customers" in (asset.description or "")
     assert "dagster/column_schema" not in spec(defs, "leads").metadata
+
+
+def test_an_event_sync_shows_what_it_sends_and_where_it_is_from(project: Path) -> None:
+    """Columns and lineage hold the attributes that we add; name, time and cursor are in the description."""
+    (project / "syncs" / "orders.yaml").write_text(EVENTS + "cursor: loaded_at\n")
+    asset = spec(definitions(project), "orders")
+    schema = {column.name: column for column in asset.metadata["dagster/column_schema"].columns}
+    lineage = asset.metadata["dagster/column_lineage"].deps_by_column
+    assert {name: column.type for name, column in schema.items()} == {
+        "$label": "string", "amount": "inferred", "event_id": "string", "occurred_at": "date",
+    }  # fmt: skip
+    assert {name: dep.column_name for name, (dep,) in lineage.items()} == {
+        "$label": "status", "amount": "amount_usd", "event_id": "order_id", "occurred_at": "ordered_at",
+    }  # fmt: skip
+    assert "a null is left out" in (schema["amount"].description or "")
+    shown = asset.description or ""
+    assert all(f"`{word}`" in shown for word in ("marts.orders", "order_placed", "ordered_at", "loaded_at"))
+    assert asset.partitions_def is None
+
+
+def test_an_event_sync_by_the_conventions_names_the_column_of_its_names(project: Path) -> None:
+    """Without `event`, `time`, `id` and `attributes` the description has the defaults, and no columns are claimed."""
+    (project / "syncs" / "orders.yaml").write_text("kind: events\nwarehouse: local\nsource: {table: marts.orders}\n")
+    asset = spec(definitions(project), "orders")
+    assert "named by `event_name`" in (asset.description or "")
+    assert "`event_time`" in (asset.description or "")
+    assert "dagster/column_schema" not in asset.metadata
+
+
+def test_partitions_are_the_days_that_are_over_and_backfill_in_one_run(project: Path) -> None:
+    """`partitions: {daily: …}` cuts the asset by UTC days; a start in the future gives no partition, and still loads."""
+    for name, first in {"orders": date(2026, 1, 1), "later": date(2099, 1, 1)}.items():
+        (project / "syncs" / f"{name}.yaml").write_text(EVENTS + f"partitions: {{daily: {first}}}\n")
+    defs = definitions(project)
+    dg.Definitions.validate_loadable(defs)
+    orders, later = (defs.resolve_assets_def(dg.AssetKey(["batch", name])) for name in ("orders", "later"))
+    assert orders.backfill_policy == dg.BackfillPolicy.single_run()
+    assert isinstance(orders.partitions_def, dg.DailyPartitionsDefinition)
+    assert orders.partitions_def.timezone == "UTC"
+    found = orders.partitions_def.get_partition_keys(current_time=datetime(2026, 1, 4, 23, 59, tzinfo=UTC))
+    assert found == ["2026-01-01", "2026-01-02", "2026-01-03"]
+    assert later.partitions_def is not None
+    assert later.partitions_def.get_partition_keys() == []
+    assert defs.resolve_assets_def(dg.AssetKey(["batch", "customers"])).backfill_policy is None
+
+
+def test_the_schedule_of_a_partitioned_sync_asks_for_no_partition(project: Path) -> None:
+    """What is new is sent by the cursor, today's events too, although today is no partition yet."""
+    text = EVENTS + 'partitions: {daily: 2026-01-01}\nschedule: "*/15 * * * *"\n'
+    (project / "syncs" / "orders.yaml").write_text(text)
+    repository = definitions(project).get_repository_def()
+    with dg.DagsterInstance.ephemeral() as instance, dg.build_schedule_context(instance) as context:
+        (request,) = repository.get_schedule_def("orders_schedule").evaluate_tick(context).run_requests or ()
+    assert request.partition_key is None
+    assert not [tag for tag in request.tags if "partition" in tag]
 
 
 @pytest.mark.parametrize(

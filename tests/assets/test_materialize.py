@@ -2,6 +2,9 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -48,7 +51,12 @@ def test_run_config_reaches_the_library() -> None:
     """Every field of the Launchpad is an option of the run, by the same name."""
     config = SyncRunConfig(full=True, resend=True, limit=3, keys=["a"], allow_mass_change="a rename")
     assert config.options() == Options(full=True, resend=True, limit=3, keys=("a",), allow_mass_change="a rename")
+    assert SyncRunConfig(retry_held=True).options() == Options(retry_held=True)
+    assert SyncRunConfig(discard_held=True).options() == Options(discard_held=True)
+    window = (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC))
+    assert SyncRunConfig().options(window) == Options(window=window)
     assert SyncRunConfig().options() == Options()
+    assert SyncRunConfig.model_fields.keys() - {"dry_run"} == {field.name for field in fields(Options)} - {"window"}
 
 
 def test_a_limit_leaves_the_other_rows_due(house: House) -> None:
@@ -135,6 +143,17 @@ def test_a_missing_secret_fails_the_run_and_names_the_variable(house: House, mon
     """Definitions load without the environment; the run says which variable is not set."""
     monkeypatch.delenv("ASSETS_TEST_REST_KEY")
     assert "ASSETS_TEST_REST_KEY is not set" in failure(house.run()).description
+
+
+@pytest.mark.parametrize(("option", "dry_run"), [("retry_held", False), ("discard_held", True)])
+def test_an_option_for_events_fails_a_profile_sync_in_a_sentence(house: House, option: str, dry_run: bool) -> None:
+    """A profile sync holds no events: the run fails with the option's name, and nothing is sent."""
+    asked: dict[str, Any] = {option: True, "dry_run": dry_run}
+    result = house.run(**asked)
+    assert f"--{option.replace('_', '-')} is for event syncs" in failure(result).description
+    assert failure(result).metadata["code"].value == "usage"
+    assert not result.asset_materializations_for_node(STEP)
+    assert not house.simulator.requests
 
 
 def test_a_second_run_of_the_same_sync_fails_as_busy_and_answers_no_check(house: House) -> None:

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from datetime import date
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -116,6 +117,22 @@ def test_runs_before_the_first_look_are_no_news(
     house.run()
     Watch(house).look()
     assert listener.heard == []
+
+
+def test_a_backfill_that_ends_badly_is_one_message(
+    house: House, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many partitions in one run are one change of state, and a dry run of them is none."""
+    monkeypatch.setenv("ASSETS_TEST_WEBHOOK", listener.url)
+    house.order(date(2026, 3, 1), 3, 4)
+    watch = Watch(house)
+    house.simulator.inject({"status": 500, "match": {"custom_id": "c1"}})
+    failed = house.run("orders", ["2026-03-01", "2026-03-03"])
+    house.run("orders", ["2026-03-01", "2026-03-03"], dry_run=True)
+    watch.look()
+    assert [(said["sync"], said["outcome"], said["run"]) for said in listener.heard] == [
+        ("orders", "incomplete", failed.run_id)
+    ]
 
 
 def test_a_message_that_was_not_taken_is_sent_at_the_next_look(house: House, watch: Watch, listener: Listener) -> None:

@@ -1,4 +1,4 @@
-"""`dagster dev` on a small project, driven as its UI drives it: materialize, dry run, cancel and resume."""
+"""`dagster dev` on a small project, driven as its UI drives it: materialize, dry run, cancel and resume, backfill."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT_KEY, REST_KEY = "project_dev", "rest_dev"
 SLOW_ROWS = 3000
 PER_CALL = 20
+DAYS, ORDERS = 30, 120
+FIRST_DAY = datetime.now(UTC).date() - timedelta(days=DAYS)
 
 MAIN = """\
 batch:
@@ -44,15 +47,33 @@ source: {{table: marts.{name}}}
 attributes: {{plan: plan_name, points: points}}
 """
 
+EVENTS = """\
+kind: events
+warehouse: local
+source: {{table: marts.{name}}}
+event: order_placed
+time: ordered_at
+id: order_id
+late: restamp
+attributes: {{amount: amount}}
+partitions: {{daily: {first}}}
+schedule: "*/15 * * * *"
+"""
+
 LAUNCH = """mutation($p: ExecutionParams!) { launchPipelineExecution(executionParams: $p) { __typename
   ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
   ... on RunConfigValidationInvalid { errors { message } } } }"""
+BACKFILL = """mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) { __typename
+  ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+BACKFILLED = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
+  ... on PartitionBackfill { runs { runId } } } }"""
 RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status endTime } } }"
 TERMINATE = "mutation($id: String!) { terminateRun(runId: $id) { __typename } }"
-EVENTS = """query($id: ID!) { logsForRun(runId: $id, limit: 1000) { ... on EventConnection { events { __typename
+LOG = """query($id: ID!) { logsForRun(runId: $id, limit: 1000) { ... on EventConnection { events { __typename
   ... on MessageEvent { message }
-  ... on MaterializationEvent { metadataEntries { label
-    ... on IntMetadataEntry { intValue } ... on FloatMetadataEntry { floatValue } ... on TextMetadataEntry { text } } }
+  ... on MaterializationEvent { partition metadataEntries { label
+    ... on IntMetadataEntry { intValue } ... on FloatMetadataEntry { floatValue } ... on TextMetadataEntry { text }
+    ... on BoolMetadataEntry { boolValue } } }
   ... on AssetCheckEvaluationEvent { evaluation { checkName success } } } } } }"""
 
 
@@ -69,12 +90,12 @@ class Dev:
         (result,) = answer["data"].values()
         return result
 
-    def launch(self, sync: str, **config: Any) -> str:
+    def launch(self, sync: str, job: str = "__ASSET_JOB", **config: Any) -> str:
         params = {
             "selector": {
                 "repositoryName": "__repository__",
                 "repositoryLocationName": "batch_connector",
-                "jobName": "__ASSET_JOB",
+                "jobName": job,
                 "assetSelection": [{"path": ["batch", sync]}],
                 "assetCheckSelection": None,
             },
@@ -85,6 +106,20 @@ class Dev:
         assert result["__typename"] == "LaunchRunSuccess", result
         return str(result["run"]["runId"])
 
+    def backfill(self, sync: str, partitions: list[str]) -> list[str]:
+        """The runs that a backfill was cut into, all at its daemon's first look."""
+        params = {"assetSelection": [{"path": ["batch", sync]}], "partitionNames": partitions}
+        launched = self.query(BACKFILL, p=params)
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        runs: list[str] = []
+
+        def started() -> bool:
+            runs[:] = [run["runId"] for run in self.query(BACKFILLED, id=launched["backfillId"])["runs"]]
+            return bool(runs)
+
+        until(started, "the backfill")
+        return runs
+
     def run(self, run: str) -> dict[str, Any]:
         found: dict[str, Any] = self.query(RUN, id=run)
         return found
@@ -94,7 +129,16 @@ class Dev:
         return str(self.run(run)["status"])
 
     def events(self, run: str, kind: str) -> list[dict[str, Any]]:
-        return [event for event in self.query(EVENTS, id=run)["events"] if event["__typename"] == kind]
+        return [event for event in self.query(LOG, id=run)["events"] if event["__typename"] == kind]
+
+    def materializations(self, run: str) -> dict[str | None, dict[str, Any]]:
+        """Metadata by partition."""
+        return {
+            event["partition"]: {
+                entry.pop("label"): next(iter(entry.values()), None) for entry in event["metadataEntries"]
+            }
+            for event in self.events(run, "MaterializationEvent")
+        }
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
@@ -121,6 +165,14 @@ def make_project(root: Path, base_url: str) -> None:
             connection.execute(
                 f"""create table marts.{name} as
                     select '{name}' || i as custom_id, 'gold' as plan_name, i as points from range({rows}) t(i)"""
+            )
+        for name in ("orders", "refunds"):
+            (root / "syncs" / f"{name}.yaml").write_text(EVENTS.format(name=name, first=FIRST_DAY))
+            connection.execute(
+                f"""create table marts.{name} as
+                    select '{name}' || i % {2 * PER_CALL} as custom_id, '{name}' || i as order_id, i as amount,
+                        timestamp '{FIRST_DAY}' + i * interval {DAYS * 86_400 // ORDERS} second as ordered_at
+                    from range({ORDERS}) t(i)"""
             )
 
 
@@ -189,8 +241,7 @@ def test_a_dry_run_observes_and_a_run_materializes_with_metadata_and_checks(dev:
 
     run = dev.launch("customers")
     assert dev.finished(run) == "SUCCESS"
-    (materialization,) = dev.events(run, "MaterializationEvent")
-    found = {entry.pop("label"): next(iter(entry.values()), None) for entry in materialization["metadataEntries"]}
+    (found,) = dev.materializations(run).values()
     assert found.keys() >= set(COUNTS)
     assert (found["accepted"], found["rejected"], found["dagster/row_count"], found["outcome"]) == (50, 0, 50, "green")
     checks = {
@@ -227,3 +278,39 @@ def test_a_cancelled_run_ends_within_two_seconds_and_the_next_one_sends_only_the
     assert len(dev.simulator.profiles()) == SLOW_ROWS
     operations = [custom_id for request in dev.simulator.requests for custom_id in request.custom_ids]
     assert len(operations) == len(set(operations)) == SLOW_ROWS, json.dumps({"sent before the cancel": sent})
+
+
+def test_a_backfill_of_thirty_sent_days_is_one_run_and_sends_nothing(dev: Dev) -> None:
+    """First a run without a partition, as the schedule's are, sends all; then 30 partitions find it all sent."""
+    dev.simulator.reset()
+    days = [(FIRST_DAY + timedelta(days=day)).isoformat() for day in range(DAYS)]
+    run = dev.launch("orders", "orders_job")
+    assert dev.finished(run) == "SUCCESS"
+    assert {day: found["accepted"] for day, found in dev.materializations(run).items()} == {None: ORDERS}
+    requests = len(dev.simulator.requests)
+
+    (backfilled,) = dev.backfill("orders", days)
+    assert dev.finished(backfilled) == "SUCCESS"
+    found = dev.materializations(backfilled)
+    assert sorted(str(day) for day in found) == days
+    counts = {(entry["already_sent"], entry["planned"], entry["window_total"]) for entry in found.values()}
+    assert counts == {(ORDERS, 0, True)}
+    assert len(dev.simulator.requests) == requests
+    assert len(dev.simulator.events()) == ORDERS
+
+
+def test_held_events_are_sent_once_the_run_config_says_so(dev: Dev) -> None:
+    """Events in doubt fail the run and wait; `retry_held` in the Launchpad sends them, and nothing else again."""
+    dev.simulator.reset()
+    dev.simulator.inject({"status": 500, "match": {"custom_id": "refunds3"}})
+    doubtful = dev.launch("refunds")
+    assert dev.finished(doubtful) == "FAILURE"
+    (before,) = dev.materializations(doubtful).values()
+    assert before["undecided"] == before["held"] == ORDERS - before["accepted"] > 0
+
+    decided = dev.launch("refunds", retry_held=True)
+    assert dev.finished(decided) == "SUCCESS"
+    (after,) = dev.materializations(decided).values()
+    assert (after["accepted"], after["undecided"], after["already_sent"]) == (before["held"], 0, before["accepted"])
+    ids = [event["attributes"]["event_id"] for event in dev.simulator.events()]
+    assert len(ids) == len(set(ids)) == ORDERS

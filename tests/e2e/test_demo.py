@@ -1,17 +1,21 @@
 """The demo as a newcomer runs it: one command, no account, and the proof that it worked."""
 
+import copy
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import connector
-from connector import demo as story
-from connector import invented
+from connector import invented, proof
 from connector.cli import main
 from connector.config import load_project
 
@@ -44,16 +48,47 @@ def shown(folder: Path, port: int) -> str:
     return done.stdout
 
 
+def runs_of(shown: str, sync: str) -> list[list[int]]:
+    """The numbers of the two runs in the sync's table."""
+    lines = shown.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"{sync} "))
+    return [[int(word) for word in line.split()[2:]] for line in lines[start + 2 : start + 4]]
+
+
 def test_demo_shows_two_runs_and_that_both_sides_are_equal(shown: str, folder: Path) -> None:
-    """The table has both runs, a profile is shown, and what was made is named and there."""
-    first, second = (line.split() for line in shown.splitlines() if line.startswith(("first run", "second run")))
-    assert first[2:] == ["500", "500", "0", "0", "2", "500", first[-1]]
-    assert second[3:5] + second[7:] == ["5", "21", "26", "1"]
+    """The tables have both runs, a profile and an event are shown, and what was made is named and there."""
+    first, second = runs_of(shown, "customers")
+    assert first[:6] == [500, 500, 0, 0, 2, 500]
+    assert (second[1:3], second[5:]) == ([5, 21], [26, 1])
     assert "the API holds what the warehouse says, in all 505 profiles" in shown
+    assert "the API holds what the warehouse says, in all 620 events" in shown
     assert "customer100@example.org" in shown
+    assert "order-00601" in shown
     for name in ("warehouse.duckdb", ".connector", ".simulator"):
         assert str(folder / name) in shown
         assert (folder / name).exists()
+
+
+def test_demo_sends_each_order_once(shown: str, folder: Path) -> None:
+    """The second run reads some orders again, as its window overlaps the first one's, and sends the day's new ones only."""
+    first, second = runs_of(shown, "orders")
+    assert first[:5] == [600, 0, 600, 600, 0]
+    read, already_sent, planned, accepted, held, requests = second
+    assert (planned, accepted, held, requests) == (20, 20, 0, 1)
+    assert already_sent > 0
+    assert read == planned + already_sent
+    assert str(folder) in shown
+
+
+def test_orders_can_be_planned_after_the_demo(shown: str, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nothing is left to send; of a source that was never sent all would go, as the orders are of the last hours."""
+    assert shown
+    assert main(["--project", str(folder), "plan", "orders", "--full", "--json"]) == 0
+    plan = json.loads(capfd.readouterr().out)
+    assert (plan["read"], plan["already_sent"], plan["planned"]) == (620, 620, 0)
+    assert main(["--project", str(folder), "plan", "orders", "--resend", "--json"]) == 0
+    plan = json.loads(capfd.readouterr().out)
+    assert (plan["planned"], plan["held"], plan["unsent"], plan["by_attribute"]["items"]) == (620, 0, 620, 620)
 
 
 def test_demo_starts_over_in_its_own_folder(shown: str, folder: Path, port: int) -> None:
@@ -62,11 +97,16 @@ def test_demo_starts_over_in_its_own_folder(shown: str, folder: Path, port: int)
     done = demo(folder, port, "--json")
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["ok"], answer["differing"], answer["compared"]) == (0, True, 0, 505)
-    assert [run["accepted"] for run in answer["runs"]] == [500, 26]
+    runs = [(run["sync"], run["accepted"]) for run in answer["runs"]]
+    assert runs == [("customers", 500), ("orders", 600), ("customers", 26), ("orders", 20)]
+    assert (answer["events_compared"], answer["events_differing"]) == (620, 0)
+    assert answer["event"]["attributes"]["items"] == [
+        {"sku": "PL-900", "title": "Gold plan", "quantity": 1, "price": 49.9}
+    ]
     assert answer["plan"]["planned"] == 26
 
 
-@pytest.mark.parametrize("name", ["warehouse.duckdb", "connector.yaml", "syncs/customers.yaml"])
+@pytest.mark.parametrize("name", ["warehouse.duckdb", "connector.yaml", "syncs/orders.yaml"])
 def test_demo_touches_nothing_that_it_did_not_make(
     tmp_path: Path, port: int, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,19 +128,105 @@ def test_demo_names_the_port_that_is_taken(tmp_path: Path, capsys: pytest.Captur
     assert not (tmp_path / "demo").exists()
 
 
-def test_comparison_counts_profiles_that_either_side_lacks(tmp_path: Path) -> None:
+NOW = datetime(2026, 1, 31, 12)  # noqa: DTZ001 - as the warehouse has it
+
+
+@pytest.fixture(scope="module")
+def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("warehouse") / "warehouse.duckdb"
+    invented.make(path, NOW)
+    return path
+
+
+def test_comparison_counts_profiles_that_either_side_lacks(warehouse: Path) -> None:
     """The demo's proof can fail: rows that the API lacks, and a profile that the warehouse lacks, all count."""
-    warehouse = tmp_path / "warehouse.duckdb"
-    invented.make(warehouse)
     stranger = {"stranger": {"custom_id": "stranger", "native": {}, "custom": {}}}
-    assert story._compared(warehouse, stranger, frozenset(story._COLUMNS)) == (
-        invented.CUSTOMERS + 1,
-        invented.CUSTOMERS + 1,
-    )
+    customers = invented.rows(warehouse, "marts.customers")
+    everybody = invented.CUSTOMERS + 1
+    told = frozenset(proof.CUSTOMER_COLUMNS)
+    assert proof.compare_profiles(customers, stranger, told) == (everybody, everybody)
+
+
+def _as_held(orders: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "custom_id": row["custom_id"],
+            "name": "order_placed",
+            "time": row["ordered_at"].isoformat() + "Z",
+            "attributes": {
+                "event_id": row["order_id"],
+                "$label": row["status"],
+                **({"$tags": row["tags"]} if row["tags"] else {}),
+                "amount": float(row["amount"]),
+                "items": [{**item, "price": float(item["price"])} for item in row["items"]],
+            },
+        }
+        for row in orders
+    ]
+
+
+def _lost(held: list[dict[str, Any]]) -> None:
+    del held[3]
+
+
+def _twice(held: list[dict[str, Any]]) -> None:
+    held.append(held[-1])
+
+
+def _stranger(held: list[dict[str, Any]]) -> None:
+    held.append({**held[-1], "attributes": {**held[-1]["attributes"], "event_id": "stranger"}})
+
+
+def _nested_value(held: list[dict[str, Any]]) -> None:
+    held[3]["attributes"]["items"][0]["quantity"] += 1
+
+
+def _somebody_elses(held: list[dict[str, Any]]) -> None:
+    held[3]["custom_id"] = "customer-9999"
+
+
+def _overtaken(held: list[dict[str, Any]]) -> None:
+    """The last order of a customer comes before the one before it."""
+    who = Counter(event["custom_id"] for event in held).most_common(1)[0][0]
+    *_, earlier, later = (place for place, event in enumerate(held) if event["custom_id"] == who)
+    held[earlier], held[later] = held[later], held[earlier]
+
+
+def test_comparison_passes_events_that_are_right(warehouse: Path) -> None:
+    """Each order once, whole and in order: nothing differs; attributes that somebody edited are left out."""
+    orders = invented.rows(warehouse, "marts.orders")
+    held, told = _as_held(orders), frozenset(proof.ORDER_COLUMNS)
+    assert proof.compare_events(orders, held, told) == (0, invented.ORDERS)
+    for event in held:
+        del event["attributes"]["amount"]
+    assert proof.compare_events(orders, held, told).differing == invented.ORDERS
+    assert proof.compare_events(orders, held, told - {"amount"}).differing == 0
+    assert proof.compare_events(orders, held, None) == (0, 0)
+
+
+@pytest.mark.parametrize("spoil", [_lost, _twice, _stranger, _nested_value, _somebody_elses, _overtaken])
+def test_comparison_counts_an_event_that_is_wrong(
+    warehouse: Path, spoil: Callable[[list[dict[str, Any]]], None]
+) -> None:
+    """The demo's proof can fail: one event too few, too many, altered, misplaced or out of order is one that differs."""
+    orders = invented.rows(warehouse, "marts.orders")
+    held = copy.deepcopy(_as_held(orders))
+    spoil(held)
+    assert proof.compare_events(orders, held, frozenset(proof.ORDER_COLUMNS)).differing == 1
+
+
+def test_edited_events_are_not_compared() -> None:
+    """Who makes other events of the orders, or maps an attribute otherwise, edits an example and breaks nothing."""
+    example = ROOT / "assets" / "project"
+    orders = load_project(example).sync("orders")
+    assert proof.event_attributes(orders) == frozenset(proof.ORDER_COLUMNS)
+    assert proof.event_attributes(orders.model_copy(update={"event": "bought"})) is None
+    fewer = {name: mapping for name, mapping in (orders.attributes or {}).items() if name != "items"}
+    assert proof.event_attributes(orders.model_copy(update={"attributes": fewer})) == {"$label", "$tags", "amount"}
 
 
 def test_example_project_is_right_and_says_that_its_keys_are_no_secrets() -> None:
     """The example that people copy is a valid project with a note on its keys."""
     example = ROOT / "assets" / "project"
-    assert list(load_project(example).syncs) == ["customers"]
+    assert list(load_project(example).syncs) == ["customers", "orders"]
     assert "no secrets" in (example / "connector.yaml").read_text(encoding="utf-8")

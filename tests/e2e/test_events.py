@@ -467,6 +467,17 @@ def test_window_reads_by_event_time_and_leaves_the_cursor(world: World) -> None:
     assert world.run("orders").already_sent == report.accepted
 
 
+def test_keys_of_a_window_are_both_asked_for(world: World) -> None:
+    """--window with --key reads those profiles alone; --full beside a window has no meaning and says so."""
+    now = datetime.now(UTC)
+    window = (now - timedelta(days=2), now)
+    theirs = len([row for row in orders(world) if row["custom_id"] in ("c1", "c2")])
+    report = world.run("orders", window=window, keys=("c1", "c2"))
+    assert (report.read, report.accepted) == (theirs, theirs)
+    with pytest.raises(UsageError, match="--window and --full exclude"):
+        world.run("orders", window=window, full=True)
+
+
 def test_mapping_that_makes_sent_events_look_new_is_guarded(world: World) -> None:
     """Without an id, another mapping gives every event another identity: the run stops before it sends them again."""
     world.events_sync(id="", attributes="{amount: amount}")
