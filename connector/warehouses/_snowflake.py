@@ -3,9 +3,9 @@
 import json
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,6 +45,7 @@ _ABOUT_SQL = ("02", "0A", "42", "57")
 """Classes of SQL states whose text is about statements, names and rights; that of any other may quote a row."""
 
 _REMEDIES = {
+    "02": "check the name, and that the role may read it",
     "42501": "grant the role the right, or set another `role`",
     "42S02": "check the name, and that the role may read it",
     "57014": "raise the warehouse's `statement_timeout`, or let a larger virtual warehouse read",
@@ -56,6 +57,7 @@ _REMEDIES = {
 """What to do, by SQL state or its class."""
 
 _NO_DATABASE = (90105, 90106)
+_PARTS = ("database_name", "schema_name", "name")
 
 
 def connect(options: Mapping[str, Any], tag: Mapping[str, str], statement_seconds: int) -> SnowflakeConnection:
@@ -159,11 +161,12 @@ class SnowflakeReader:
             with self._cursor(what) as cursor:
                 cursor.execute(f"{text} {selection.where}", selection.bound or None)
                 rows = 0
-                for frame in _resliced(_chunks(cursor, schema)):
-                    rows += frame.height
-                    yield frame
-                    if self._closed:
-                        raise WarehouseError(f"{what} cannot be read: the session was closed before the read ended")
+                with closing(_chunks(cursor, schema)) as chunks:
+                    for frame in _resliced(chunks):
+                        rows += frame.height
+                        yield frame
+                        if self._closed:
+                            raise WarehouseError(f"{what} cannot be read: the session was closed before its end")
                 if rows != cursor.rowcount:
                     raise WarehouseError(f"{what} cannot be read: {rows} of {cursor.rowcount} rows came; run again")
 
@@ -208,10 +211,7 @@ class SnowflakeReader:
         return WarehouseError(f"there is no table '{name}' in Snowflake that the role may read", remedy=remedy)
 
 
-_PARTS = ("database_name", "schema_name", "name")
-
-
-def _chunks(cursor: driver.cursor.SnowflakeCursor, schema: pl.Schema) -> Iterator[pl.DataFrame]:
+def _chunks(cursor: Any, schema: pl.Schema) -> Generator[pl.DataFrame]:  # noqa: ANN401 - two versions' own class
     """The chunks of a result, some of them fetched ahead.
 
     Not as one stream: a number's width differs from chunk to chunk, and the driver's version 5.2 would read all of
@@ -259,7 +259,7 @@ def _field(relation: Relation, fields: Sequence[sql.Field], name: str) -> sql.Fi
     if loose:
         both = " and ".join(f"'{field.name}'" for field in loose)
         raise WarehouseError(f"{named(relation)} has the columns {both}", remedy="write the one that is meant")
-    known = [field.name if name.isupper() else sql.written(field.name).strip('"') for field in fields]
+    known = [sql.written(field.name).strip('"') for field in fields]
     raise WarehouseError(f"{named(relation)} has no column '{name}'", remedy=did_you_mean(name, known))
 
 
@@ -303,8 +303,11 @@ def _sentence(error: driver.Error) -> str:
 def _no_login(error: Exception, options: Mapping[str, Any]) -> WarehouseError:
     what = f"Snowflake '{options.get('connection_name') or options.get('account')}' cannot be logged in to"
     if not isinstance(error, driver.Error):
-        reason = "the private key does not open" if "private_key_file" in options else type(error).__name__
-        return WarehouseError(f"{what}: {reason}", remedy="check private_key_file and private_key_passphrase")
+        if "private_key_file" in options:
+            reason, remedy = "the private key does not open", "check private_key_file and private_key_passphrase"
+        else:
+            reason, remedy = type(error).__name__, "check the warehouse's settings"
+        return WarehouseError(f"{what}: {reason}", remedy=remedy)
     said = _one_line(error)
     for name in ("password", "token", "private_key_password"):
         if secret := options.get(name):
