@@ -217,10 +217,7 @@ def _chunks(cursor: Any, schema: pl.Schema) -> Generator[pl.DataFrame]:  # noqa:
     Not as one stream: a number's width differs from chunk to chunk, and the driver's version 5.2 would read all of
     them in that of the first.
     """
-    # Without whole microseconds a chunk's unit would depend on its years.
-    how: dict[str, Any] = {"connection": cursor.connection, "force_microsecond_precision": True}
-    if not _IS_VERSION_4:  # which knows it from the session
-        how["number_to_decimal"] = True
+    how = {"connection": cursor.connection, **({} if _IS_VERSION_4 else {"number_to_decimal": True})}
     waiting: deque[Future[Any]] = deque()
     pool = ThreadPoolExecutor(CHUNKS_AHEAD)
     try:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from connector.errors import ConfigError, WarehouseError
 from connector.warehouses import _snowflake
-from connector.warehouses._base import Keys, Reader, Relation
+from connector.warehouses._base import RECORD_BATCH_ROWS, Keys, Reader, Relation
 from connector.warehouses.snowflake import Snowflake
 from tests.emulators.snowflake_bench import PORT, SnowflakeBench, pytest_with_client_4
 
 SECRET = "s3cret-hunter2"
+LONG = "123456789012345678.91"
+"""More digits than a float has."""
 
 
 @pytest.fixture
@@ -95,6 +98,7 @@ def connections(bench: SnowflakeBench, tmp_path: Path, monkeypatch: pytest.Monke
 
 CODE = """
 import sys
+from decimal import Decimal
 from pathlib import Path
 from connector.warehouses.snowflake import Snowflake
 with Snowflake(type="snowflake", connection_name=sys.argv[1], schema="PUBLIC").open(Path(".")) as reader:
@@ -244,6 +248,7 @@ TYPES: list[tuple[str, Any, Any, bool]] = [
     ("PARSE_JSON('{\"a\": [1, null]}')", pl.String, '{"a":[1,null]}', True),
     ("CAST(PARSE_JSON('[1, null]') AS ARRAY)", pl.String, "[1,null]", True),
     ("OBJECT_CONSTRUCT('a', 1)", pl.String, '{"a":1}', True),
+    (f"CAST('{LONG}' AS NUMBER(20,2))", pl.Decimal(20, 2), Decimal(LONG), False),
     ("CAST(1.5 AS FLOAT)", pl.Float64, 1.5, False),
 ]
 
@@ -269,6 +274,17 @@ def test_a_type_that_cannot_be_read_is_announced(reader: Reader, value: str) -> 
     assert pl.concat(reader.read(relation, ["a"])).rows() == [(1,)]
     with pytest.raises(WarehouseError, match=r"column 'v' of the query cannot be read as (BINARY|TIME).*cast it"):
         reader.read(relation, ["v"])
+
+
+def test_frames_are_cut_and_joined_to_record_batches() -> None:
+    """Whatever the size of chunks: no frame is longer than a record batch, and only the last is shorter."""
+    rows = pl.DataFrame({"i": pl.Series(range(3 * RECORD_BATCH_ROWS + 7))})
+    for sizes in ([0, 1, 2 * RECORD_BATCH_ROWS, 5, 0, RECORD_BATCH_ROWS + 1], [RECORD_BATCH_ROWS] * 4, [7] * 30_000):
+        starts = [sum(sizes[:n]) for n in range(len(sizes))] if len(sizes) < 10 else range(0, rows.height, 7)
+        chunks = (rows.slice(start, size) for start, size in zip(starts, sizes, strict=False))
+        frames = list(_snowflake._resliced(chunks))
+        assert [frame.height for frame in frames] == [RECORD_BATCH_ROWS] * 3 + [7]
+        assert pl.concat(frames).equals(rows)
 
 
 def test_years_beyond_those_of_nanoseconds_are_read(reader: Reader) -> None:

@@ -76,14 +76,15 @@ def narrowed(field: pa.Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
     number = pa.types.is_decimal(field.type) or pa.types.is_integer(field.type)
     if not number or (field.metadata or {}).get(b"logicalType") != b"FIXED":
         return column
+    plain = column
     if pa.types.is_decimal(field.type):
-        column = pa.chunked_array([unscaled(part) for part in column.chunks], pa.decimal128(38, 0))
+        plain = pa.chunked_array([unscaled(part) for part in column.chunks], pa.decimal128(38, 0))
     for type_ in (pa.int8(), pa.int16(), pa.int32(), pa.int64()):
         try:
-            return column.cast(type_)
+            return plain.cast(type_)
         except pa.ArrowInvalid:
             continue
-    return column.cast(pa.decimal128(38, 0))
+    return column.cast(pa.decimal128(38, field.type.scale))
 
 
 def unscaled(column: pa.Array) -> pa.Array:
