@@ -1,5 +1,6 @@
 """The strict, frozen base of every settings model, and the scalar types that YAML needs."""
 
+import ipaddress
 import os
 import re
 from datetime import timedelta
@@ -10,6 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from connector.errors import ConfigError
 
+KeyPath = tuple[str | int, ...]
+"""The way to a value of a YAML file: `("attributes", "plan", "on_null")`."""
+
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -17,6 +21,31 @@ class Model(BaseModel):
     """Frozen, no unknown keys, and errors that never echo what was put in."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
+
+
+class MistakeError(ValueError):
+    """A broken rule found by a model's own check, with the way from that model to the guilty value."""
+
+    def __init__(self, sentence: str, *path: str | int) -> None:
+        super().__init__(sentence)
+        self.path: KeyPath = path
+
+
+def kind_of(value: object) -> str:
+    """What sort of thing a YAML value is; never the value itself."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case dict():
+            return "a mapping"
+        case _:
+            return "a list"
 
 
 def _duration(value: object) -> object:
@@ -111,3 +140,30 @@ class FileSecret(Model):
 
 Secret = EnvSecret | FileSecret
 """Where a secret is kept; never the secret itself."""
+
+
+def _kept_elsewhere(value: object) -> object:
+    match value:
+        case EnvSecret() | FileSecret():
+            return value
+        case {"env": str(name), **others} if not others:
+            if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                return value
+            raise MistakeError("must be the name of an environment variable: letters, digits and '_'", "env")
+        case {"file": str(path), **others} if path and not others:
+            return value
+    raise ValueError(
+        f"must be {{env: NAME}} or {{file: PATH}}, got {kind_of(value)}; a secret never stands in the file"
+    )
+
+
+KeptSecret = Annotated[Secret, BeforeValidator(_kept_elsewhere)]
+"""Where a secret is kept; what is wrong about it is said without showing it."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

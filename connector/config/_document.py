@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from connector.config._wording import KeyPath
+from connector._model import KeyPath
 from connector.errors import Problem
 
 Value: TypeAlias = "str | int | float | bool | dict[str, Value] | list[Value] | None"

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 
-from connector._model import Model
+from connector._model import MistakeError, Model, kind_of
 from connector.config._scalars import Text, attribute_name, attribute_pattern, short_form
 from connector.config._sync import SyncBase, check_types
-from connector.config._wording import MistakeError, kind_of, listing
+from connector.config._wording import listing
 from connector.event_mapping import EVENT_ID, OCCURRED_AT, EventAttributeMapping
 from connector.nested import NATIVE_TYPES
 from connector.rules import OBJECT_ATTRIBUTES_MAX

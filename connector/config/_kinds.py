@@ -5,10 +5,10 @@ from typing import Literal, TypeAlias
 
 from pydantic import ConfigDict, Field, model_validator
 
-from connector._model import Model
+from connector._model import MistakeError, Model
 from connector.config._events import EventSync
 from connector.config._profiles import ProfileSync
-from connector.config._wording import MistakeError, nearest
+from connector.config._wording import nearest
 
 Kind = Literal["profiles", "events"]
 

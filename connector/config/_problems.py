@@ -8,30 +8,22 @@ from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from connector._model import Model
+from connector._model import KeyPath, MistakeError, Model, kind_of
 from connector.config._document import Document, Value, value_at
 from connector.config._events import EventSync
 from connector.config._kinds import SyncKind
 from connector.config._profiles import ProfileSync
 from connector.config._settings import ProjectSettings
-from connector.config._wording import (
-    KeyPath,
-    MistakeError,
-    dotted,
-    kind_of,
-    listing,
-    nearest,
-    quoted,
-    suggestion,
-)
+from connector.config._wording import dotted, listing, nearest, quoted, suggestion
 from connector.errors import Problem
 
 _M = TypeVar("_M", bound=Model)
 
 _NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, ...]]] = {
-    ProjectSettings: {"state": ("a mapping",), "warehouses.*.type": ("snowflake", "bigquery")},
+    ProjectSettings: {"state": ("a mapping",), "warehouses.*.type": ("bigquery",)},
     SyncKind: {"kind": ("export",)},
     ProfileSync: {
         "engine": ("warehouse",),
@@ -44,7 +36,7 @@ _NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, ...]]] = {
 }
 """What the contract names and a later version brings: values of a key, or the key where none is given."""
 
-_SECRETIVE = ("batch", "alerts")
+_SECRETIVE = ("batch", "alerts", "warehouses")
 """Sections whose unknown keys are not echoed: a secret may have slipped into the place of a name."""
 
 _KINDS = {
@@ -154,7 +146,7 @@ def _problem(model: type[Model], refusal: _Refusal, document: Document) -> Probl
         place = document.place(path[:-1], key=True)
     sentence = _not_yet(model, refusal)
     if sentence is None and refusal.rule == "extra_forbidden":
-        path, sentence = path[:-1], _unknown_key(model, refusal)
+        path, sentence = path[:-1], _unknown_key(model, refusal, document)
     where = f"{dotted(path)}: " if path else ""
     return Problem(document.file, *place, where + (sentence or _sentence(model, refusal)))
 
@@ -179,9 +171,9 @@ def _matches(pattern: str, path: KeyPath) -> bool:
     return len(steps) == len(path) and all(step in ("*", key) for step, key in zip(steps, path, strict=True))
 
 
-def _unknown_key(model: type[Model], refusal: _Refusal) -> str:
+def _unknown_key(model: type[Model], refusal: _Refusal, document: Document) -> str:
     *parents, key = refusal.path
-    allowed = _keys(model, tuple(parents))
+    allowed = _keys(model, tuple(parents), value_at(document.value, tuple(parents)))
     near = suggestion(str(key), allowed)
     shown = "unknown key" if refusal.path[0] in _SECRETIVE and not near else f"unknown key {quoted(str(key))}"
     return f"{shown}{near or ';'} allowed here: {', '.join(allowed)}"
@@ -219,15 +211,28 @@ def _meaning(model: type[Model], path: KeyPath) -> str:
     if not path:
         return ""
     *parents, key = path
-    fields = [owner.model_fields[str(key)] for owner in _models(model, tuple(parents)) if key in owner.model_fields]
+    owners = map(_fields, _models(model, tuple(parents)))
+    fields = [fields[str(key)] for fields in owners if key in fields]
     words = [word for field in fields for word in get_args(field.annotation) if get_origin(field.annotation) is Literal]
     text = next((field.description for field in fields if field.description), listing(words) if words else "")
     return f" ({text})" if text else ""
 
 
-def _keys(model: type[Model], path: KeyPath) -> list[str]:
-    """The keys that may stand in the mapping at the path."""
-    return sorted({name for owner in _models(model, path) for name in owner.model_fields})
+def _keys(model: type[Model], path: KeyPath, got: Value = None) -> list[str]:
+    """The keys that may stand in the mapping at the path; where models are told apart by `type`, in one of its type."""
+    owners = _models(model, path)
+    meant = [owner for owner in owners if isinstance(got, dict) and got.get("type") in _types(owner)]
+    return sorted({name for owner in meant or owners for name in _fields(owner)})
+
+
+def _types(owner: type[Model]) -> tuple[object, ...]:
+    field = owner.model_fields.get("type")
+    return get_args(field.annotation) if field else ()
+
+
+def _fields(owner: type[Model]) -> dict[str, FieldInfo]:
+    """The model's fields by their keys in YAML."""
+    return {field.alias or name: field for name, field in owner.model_fields.items()}
 
 
 def _models(model: type[Model], path: KeyPath) -> list[type[Model]]:
@@ -240,8 +245,8 @@ def _models(model: type[Model], path: KeyPath) -> list[type[Model]]:
 
 def _inside(annotation: Any, step: str | int) -> Iterator[Any]:  # noqa: ANN401 - an annotation can be anything
     if isinstance(annotation, type) and issubclass(annotation, Model):
-        if step in annotation.model_fields:
-            yield from _alternatives(annotation.model_fields[str(step)].annotation)
+        if field := _fields(annotation).get(str(step)):
+            yield from _alternatives(field.annotation)
     elif get_origin(annotation) is dict:
         yield from _alternatives(get_args(annotation)[1])
 

@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from connector._model import Duration, Model
+from connector._model import Duration, Model, kind_of
 from connector.config._cron import checked_cron
-from connector.config._wording import kind_of, suggestion
+from connector.config._wording import suggestion
 from connector.mapping import ATTRIBUTE_NAME
 from connector.rules import NATIVE_TYPES
 

@@ -1,6 +1,5 @@
 """The models of `connector.yaml`: what every sync of a project shares."""
 
-import ipaddress
 import re
 from datetime import timedelta
 from typing import Annotated
@@ -8,24 +7,15 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from connector._model import EnvSecret, FileSecret, Model, Secret
+from connector._model import KeptSecret, Model, is_loopback
 from connector.api._http import Limits
 from connector.config._scalars import BoundedDuration, PositiveDuration
-from connector.config._wording import MistakeError, kind_of
 from connector.warehouses import Warehouse
 
 BASE_URL = "https://api.batch.com/2.11"
 """The version of the Profile API that the code is written against."""
 
 _SIZES = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host is this machine."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _base_url(text: str) -> str:
@@ -41,21 +31,6 @@ def _base_url(text: str) -> str:
     if not re.search(r"/\d+\.\d+$", url.path):
         raise ValueError(f"must end in the version of the API and no slash, such as {BASE_URL}")
     return text
-
-
-def _kept_elsewhere(value: object) -> object:
-    match value:
-        case EnvSecret() | FileSecret():
-            return value
-        case {"env": str(name), **others} if not others:
-            if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                return value
-            raise MistakeError("must be the name of an environment variable: letters, digits and '_'", "env")
-        case {"file": str(path), **others} if path and not others:
-            return value
-    raise ValueError(
-        f"must be {{env: NAME}} or {{file: PATH}}, got {kind_of(value)}; a secret never stands in the file"
-    )
 
 
 def _size(value: object) -> object:
@@ -76,9 +51,6 @@ def _folder(text: str) -> str:
         raise ValueError("must be a folder; a state in a database or an object storage is not available yet")
     return text
 
-
-KeptSecret = Annotated[Secret, BeforeValidator(_kept_elsewhere)]
-"""Where a secret is kept; what is wrong about it is said without showing it."""
 
 Size = Annotated[
     int,

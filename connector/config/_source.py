@@ -6,9 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
-from connector._model import Model
+from connector._model import MistakeError, Model
 from connector.config._scalars import BoundedDuration, Text, Zone, short_form
-from connector.config._wording import MistakeError
 from connector.config._yaml import LARGEST_FILE
 from connector.warehouses._base import Relation
 

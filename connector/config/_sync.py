@@ -5,11 +5,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from connector._model import Model, Share
+from connector._model import MistakeError, Model, Share
 from connector.config._dagster import DagsterSettings, ScheduleOrCron
 from connector.config._scalars import SyncName, Text
 from connector.config._source import CursorOrColumn, Source
-from connector.config._wording import MistakeError
 from connector.event_mapping import EventAttributeMapping
 from connector.mapping import AttributeMapping
 

@@ -5,20 +5,11 @@ from datetime import timedelta
 from difflib import get_close_matches
 from itertools import takewhile
 
-KeyPath = tuple[str | int, ...]
-"""The way to a value of a YAML file: `("attributes", "plan", "on_null")`."""
+from connector._model import KeyPath
 
 _LONGEST_ECHO = 60
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
 _SIZES = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
-
-
-class MistakeError(ValueError):
-    """A broken rule found by a model's own check, with the way from that model to the guilty value."""
-
-    def __init__(self, sentence: str, *path: str | int) -> None:
-        super().__init__(sentence)
-        self.path: KeyPath = path
 
 
 def dotted(path: KeyPath) -> str:
@@ -48,23 +39,6 @@ def suggestion(got: str, allowed: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing where no allowed name is near."""
     near = nearest(got, allowed)
     return f"; did you mean '{near}'?" if near else ""
-
-
-def kind_of(value: object) -> str:
-    """What sort of thing a YAML value is; never the value itself."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return "true or false"
-        case int() | float():
-            return "a number"
-        case str():
-            return "text"
-        case dict():
-            return "a mapping"
-        case _:
-            return "a list"
 
 
 def written(length: timedelta) -> str:

@@ -14,8 +14,9 @@ from ruamel.yaml import events as yaml
 from ruamel.yaml.error import MarkedYAMLError, StringMark
 from ruamel.yaml.reader import ReaderError
 
+from connector._model import KeyPath
 from connector.config._document import Document, Marks, Place, Value
-from connector.config._wording import KeyPath, quoted
+from connector.config._wording import quoted
 
 LARGEST_FILE = 256 * 1024
 """Bytes of one configuration file."""

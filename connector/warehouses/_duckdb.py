@@ -15,6 +15,7 @@ import pyarrow as pa
 from connector.errors import WarehouseError
 from connector.warehouses import _duckdb_sql as sql
 from connector.warehouses._base import RECORD_BATCH_ROWS, Column, Keys, Latest, Relation, Window
+from connector.warehouses._names import did_you_mean, folded, named
 
 MEMORY = ":memory:"
 """The path that means no file."""
@@ -149,7 +150,7 @@ class DuckDBReader:
         Raises:
             WarehouseError: There is no such table, or the query is wrong.
         """
-        with self._session(sql.named(relation)) as session:
+        with self._session(named(relation)) as session:
             source = _source(session, relation)
             fields = self._fields(session, relation, source)
             readable = [field for field in fields if field.sql]
@@ -182,13 +183,13 @@ class DuckDBReader:
         Raises:
             WarehouseError: At once, a column is missing or its type does not serve; later, the read failed.
         """
-        with self._session(sql.named(relation)) as session:
+        with self._session(named(relation)) as session:
             fields = self._fields(session, relation, _source(session, relation))
         found = [self._field(relation, fields, name)._replace(name=name) for name in dict.fromkeys(columns)]
         for field in found:
             if field.sql is None:
                 raise WarehouseError(
-                    f"column '{field.name}' of {sql.named(relation)} cannot be read as {field.type}",
+                    f"column '{field.name}' of {named(relation)} cannot be read as {field.type}",
                     remedy="cast it in a query, to text for instance",
                 )
         selections = [sql.Selection()]
@@ -204,7 +205,7 @@ class DuckDBReader:
     def _frames(
         self, relation: Relation, fields: Sequence[sql.Field], selections: Sequence[sql.Selection]
     ) -> Iterator[pl.DataFrame]:
-        with self._session(sql.named(relation)) as session:
+        with self._session(named(relation)) as session:
             text = f"{sql.select(fields)} FROM {_source(session, relation)} "
             for selection in selections:
                 _bind(session, selection)
@@ -241,11 +242,11 @@ class DuckDBReader:
         except duckdb.CatalogException:
             tables = session.execute(_TABLES).fetchall()
             known = [f"{schema}.{table}" if schema else table for schema, table in tables]
-            if relation.table is None or sql.folded(relation.table) in map(sql.folded, known):
+            if relation.table is None or folded(relation.table) in map(folded, known):
                 raise
             raise WarehouseError(
                 f"there is no table '{relation.table}' in {self._path}",
-                remedy=sql.did_you_mean(relation.table, known),
+                remedy=did_you_mean(relation.table, known),
             ) from None
         return [sql.field(*column) for column in zip(described.columns, described.types, strict=True)]
 
@@ -254,8 +255,8 @@ class DuckDBReader:
             if field.name.lower() == name.lower():
                 return field
         raise WarehouseError(
-            f"{sql.named(relation)} in {self._path} has no column '{name}'",
-            remedy=sql.did_you_mean(name, [field.name for field in fields]),
+            f"{named(relation)} in {self._path} has no column '{name}'",
+            remedy=did_you_mean(name, [field.name for field in fields]),
         )
 
 

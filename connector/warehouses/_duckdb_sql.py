@@ -1,25 +1,21 @@
 """The SQL of a DuckDB read: names, what each type is read as, and the conditions of windows and keys."""
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import NamedTuple
 
 from duckdb.sqltypes import DuckDBPyType
 
 from connector.errors import WarehouseError
-from connector.warehouses._base import Keys, Relation, Window
+from connector.warehouses._base import Keys, Window
+from connector.warehouses._names import parts, quoted
 
 KEY_SLICE = 100_000
 """Keys looked up by one statement, that is by one scan of the source: many, for few scans; bounded, for memory."""
 
 KEYS = "#keys"
 """The table, of one text column `k`, that a statement's keys are in."""
-
-NAMES_SHOWN = 10
-"""Names listed where none is close to the one asked for."""
 
 _NAIVE = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS")
 _SIGNED = ("tinyint", "smallint", "integer", "bigint", "hugeint")
@@ -130,50 +126,13 @@ def newest(selection: Selection, key: str, cursor: str) -> Selection:
     return selection._replace(where=f"{selection.where} QUALIFY rank() OVER ({order}) = 1 OR {quoted(key)} IS NULL")
 
 
-def named(relation: Relation) -> str:
-    """The relation in a message."""
-    return "the query" if relation.table is None else f"table '{relation.table}'"
-
-
 def table(name: str) -> str:
     """A table's name, quoted part by part.
 
     Raises:
         WarehouseError: It is not one to three parts.
     """
-    part = r'(?:"(?:[^"]|"")+"|[^".]+)'
-    if not re.fullmatch(rf"{part}(?:\.{part}){{0,2}}", name):
-        raise WarehouseError(
-            f"the table name '{name}' is not of the form table, schema.table or database.schema.table",
-            remedy='put a part that has a dot between double quotes, such as marts."orders.v2"',
-        )
-    return ".".join(quoted(part) for part in _parts(name))
-
-
-def folded(name: str) -> str:
-    """A table's name as DuckDB compares it: without quotes and case."""
-    return ".".join(_parts(name)).lower()
-
-
-def _parts(name: str) -> Iterator[str]:
-    for in_quotes, bare in re.findall(r'"((?:[^"]|"")+)"|([^".]+)', name):
-        yield in_quotes.replace('""', '"') or bare
-
-
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """A remedy: the known name with the same last part, or that looks alike, or all of them."""
-    by_folded = {folded(candidate): candidate for candidate in known}
-    last = folded(name).rpartition(".")[2]
-    same = [candidate for key, candidate in by_folded.items() if key.rpartition(".")[2] == last]
-    if close := same or [by_folded[key] for key in get_close_matches(folded(name), by_folded, n=1)]:
-        return f"did you mean '{close[0]}'?"
-    shown = ", ".join(sorted(known)[:NAMES_SHOWN]) + (", …" if len(known) > NAMES_SHOWN else "")
-    return f"there are: {shown}" if known else "it has none"
-
-
-def quoted(name: str) -> str:
-    """An identifier of SQL."""
-    return '"' + name.replace('"', '""') + '"'
+    return ".".join(quoted(part.text) for part in parts(name))
 
 
 def literal(text: str) -> str:

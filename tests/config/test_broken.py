@@ -193,15 +193,17 @@ BROKEN_MAINS = {
     "no warehouse": (MAIN.partition("warehouses")[0] + "⟪warehouses: {}\n", "warehouses: must not be empty"),
     "misspelt type": (
         MAIN.replace("duckdb,", "⟪duckbd,"),
-        "warehouses.local.type: must be duckdb, got 'duckbd'; did you mean 'duckdb'?",
+        "warehouses.local.type: must be duckdb or snowflake, got 'duckbd'; did you mean 'duckdb'?",
     ),
-    "no type": (MAIN.replace("local: {type: duckdb, ", "⟪local: {"), "warehouses.local.type: missing; add it (duckdb)"),
+    "no type": (
+        MAIN.replace("local: {type: duckdb, ", "⟪local: {"),
+        "warehouses.local.type: missing; add it (duckdb or snowflake)",
+    ),
     "misspelt later type": (MAIN.replace("duckdb,", "⟪snowflak,"), "did you mean 'snowflake'?"),
-    "snowflake": (
-        MAIN.replace("duckdb,", "⟪snowflake,"),
-        "warehouses.local.type: 'snowflake' is not available yet; use duckdb",
+    "bigquery": (
+        MAIN.replace("duckdb,", "⟪bigquery,"),
+        "warehouses.local.type: 'bigquery' is not available yet; use duckdb or snowflake",
     ),
-    "bigquery": (MAIN.replace("duckdb,", "⟪bigquery,"), "'bigquery' is not available yet"),
     "name of a warehouse": (MAIN + "  ⟪Big One: {type: duckdb, path: a}\n", "a warehouse's name is 1 to 60 lower-case"),
     "state mapping": (
         MAIN + "⟪state: {database: {env: URL}, files: s3://a}\n",
