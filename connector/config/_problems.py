@@ -31,7 +31,7 @@ from connector.errors import Problem
 _M = TypeVar("_M", bound=Model)
 
 _NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, ...]]] = {
-    ProjectSettings: {"state": ("a mapping",), "warehouses.*.type": ("snowflake", "bigquery")},
+    ProjectSettings: {"state": ("a mapping",), "warehouses.*.type": ("snowflake",)},
     SyncKind: {"kind": ("export",)},
     ProfileSync: {
         "engine": ("warehouse",),
@@ -85,6 +85,8 @@ class _Refusal(NamedTuple):
     got: Value
     context: Mapping[str, Any]
     at_key: bool
+    labels: tuple[str | int, ...]
+    """Of its way those steps that are pydantic's own: the branch of a union among them."""
 
     @property
     def choices(self) -> list[str]:
@@ -117,15 +119,16 @@ def parsed(model: type[_M], document: Document, *, root: Path, given: Mapping[st
 def _told(model: type[Model], refusals: list[_Refusal]) -> list[_Refusal]:
     """Without what follows from another mistake: keys missing as misspelt."""
     meant = {
-        (*parents, nearest(str(key), _keys(model, tuple(parents))))
-        for *parents, key in (each.path for each in refusals if each.rule == "extra_forbidden")
+        (*each.path[:-1], nearest(str(each.path[-1]), _keys(model, each)))
+        for each in refusals
+        if each.rule == "extra_forbidden"
     }
     return [each for each in refusals if each.rule != "missing" or each.path not in meant]
 
 
 def _refusal(detail: ErrorDetails, value: Value) -> _Refusal:
     rule, context, loc = detail["type"], detail.get("ctx", {}), detail["loc"]
-    path = _written(loc, value)
+    path, labels = _written(loc, value)
     if rule == "missing":
         path = (*path, loc[-1])
     elif rule in ("union_tag_invalid", "union_tag_not_found"):
@@ -134,17 +137,21 @@ def _refusal(detail: ErrorDetails, value: Value) -> _Refusal:
         context = {"expected": context.get("expected_tags", "")}
     elif isinstance(mistake := context.get("error"), MistakeError):
         path = (*path, *mistake.path)
-    return _Refusal(rule, path, value_at(value, path), context, rule == "extra_forbidden" or loc[-1:] == ("[key]",))
+    at_key = rule == "extra_forbidden" or loc[-1:] == ("[key]",)
+    return _Refusal(rule, path, value_at(value, path), context, at_key, labels)
 
 
-def _written(loc: KeyPath, value: Value) -> KeyPath:
-    """The location without pydantic's own labels: a union's branch, `[key]`, the long form of a short one."""
+def _written(loc: KeyPath, value: Value) -> tuple[KeyPath, KeyPath]:
+    """The location, and apart from it pydantic's own labels: a union's branch, `[key]`, a short form's long one."""
     path: list[str | int] = []
+    labels: list[str | int] = []
     for step in loc:
         if (isinstance(value, dict) and step in value) or (isinstance(value, list) and isinstance(step, int)):
             value = value_at(value, (step,))
             path.append(step)
-    return tuple(path)
+        else:
+            labels.append(step)
+    return tuple(path), tuple(labels)
 
 
 def _problem(model: type[Model], refusal: _Refusal, document: Document) -> Problem:
@@ -169,7 +176,7 @@ def _not_yet(model: type[Model], refusal: _Refusal) -> str | None:
             return f"{quoted(str(refusal.got))} is not available yet; use {listing(refusal.choices)}"
         if kind_of(refusal.got) in values:
             return f"{kind_of(refusal.got)} is not available yet; write {_KINDS[refusal.rule]}" + _meaning(
-                model, refusal.path
+                model, refusal
             )
     return None
 
@@ -180,8 +187,7 @@ def _matches(pattern: str, path: KeyPath) -> bool:
 
 
 def _unknown_key(model: type[Model], refusal: _Refusal) -> str:
-    *parents, key = refusal.path
-    allowed = _keys(model, tuple(parents))
+    key, allowed = refusal.path[-1], _keys(model, refusal)
     near = suggestion(str(key), allowed)
     shown = "unknown key" if refusal.path[0] in _SECRETIVE and not near else f"unknown key {quoted(str(key))}"
     return f"{shown}{near or ';'} allowed here: {', '.join(allowed)}"
@@ -202,7 +208,7 @@ def _sentence(model: type[Model], refusal: _Refusal) -> str:
             return f"must be {words} {refusal.context[name]:g}{got}"
         case rule:
             said = _RULES.get(rule, "not allowed here").format_map(refusal.context)
-            return said if rule == "too_long" else said + _meaning(model, refusal.path)
+            return said if rule == "too_long" else said + _meaning(model, refusal)
 
 
 def _choice(model: type[Model], refusal: _Refusal) -> str:
@@ -214,28 +220,34 @@ def _choice(model: type[Model], refusal: _Refusal) -> str:
     return f"must be {listing(refusal.choices)}, got {quoted(got)}{near}"
 
 
-def _meaning(model: type[Model], path: KeyPath) -> str:
+def _meaning(model: type[Model], refusal: _Refusal) -> str:
     """What the key means, in brackets, where its model says so."""
-    if not path:
+    if not refusal.path:
         return ""
-    *parents, key = path
-    fields = [owner.model_fields[str(key)] for owner in _models(model, tuple(parents)) if key in owner.model_fields]
+    key = str(refusal.path[-1])
+    fields = [owner.model_fields[key] for owner in _owners(model, refusal) if key in owner.model_fields]
     words = [word for field in fields for word in get_args(field.annotation) if get_origin(field.annotation) is Literal]
     text = next((field.description for field in fields if field.description), listing(words) if words else "")
     return f" ({text})" if text else ""
 
 
-def _keys(model: type[Model], path: KeyPath) -> list[str]:
-    """The keys that may stand in the mapping at the path."""
-    return sorted({name for owner in _models(model, path) for name in owner.model_fields})
+def _keys(model: type[Model], refusal: _Refusal) -> list[str]:
+    """The keys that may stand where the refused one does."""
+    return sorted({name for owner in _owners(model, refusal) for name in owner.model_fields})
 
 
-def _models(model: type[Model], path: KeyPath) -> list[type[Model]]:
-    """The models that may stand at the path."""
+def _owners(model: type[Model], refusal: _Refusal) -> list[type[Model]]:
+    """The models of the mapping that the refused key is in; of a union told apart by `type` the one meant."""
     types: list[Any] = [model]
-    for step in path:
+    for step in refusal.path[:-1]:
         types = [inner for each in types for inner in _inside(each, step)]
-    return [each for each in types if isinstance(each, type) and issubclass(each, Model)]
+    owners = [each for each in types if isinstance(each, type) and issubclass(each, Model)]
+    return [owner for owner in owners if _tag(owner) in refusal.labels] or owners
+
+
+def _tag(model: type[Model]) -> str | None:
+    field = model.model_fields.get("type")
+    return next(iter(get_args(field.annotation)), None) if field else None
 
 
 def _inside(annotation: Any, step: str | int) -> Iterator[Any]:  # noqa: ANN401 - an annotation can be anything

@@ -1,6 +1,5 @@
 """The models of `connector.yaml`: what every sync of a project shares."""
 
-import ipaddress
 import re
 from datetime import timedelta
 from typing import Annotated
@@ -8,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from connector._model import EnvSecret, FileSecret, Model, Secret
+from connector._model import EnvSecret, FileSecret, Model, Secret, Size, is_loopback
 from connector.api._http import Limits
 from connector.config._scalars import BoundedDuration, PositiveDuration
 from connector.config._wording import MistakeError, kind_of
@@ -16,17 +15,6 @@ from connector.warehouses import Warehouse
 
 BASE_URL = "https://api.batch.com/2.11"
 """The version of the Profile API that the code is written against."""
-
-_SIZES = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host is this machine."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
 
 def _base_url(text: str) -> str:
     try:
@@ -58,13 +46,6 @@ def _kept_elsewhere(value: object) -> object:
     )
 
 
-def _size(value: object) -> object:
-    match = re.fullmatch(r"([1-9][0-9]{0,5})\s*([kMG]i?B|KiB)", value) if isinstance(value, str) else None
-    if not match or match[2] not in _SIZES:
-        raise ValueError("must be a whole number and a unit, kB, MB or GB, such as 1GB")
-    return int(match[1]) * _SIZES[match[2]]
-
-
 def _warehouse_name(name: str) -> str:
     if not re.fullmatch(r"[a-z0-9_-]{1,60}", name):
         raise ValueError("a warehouse's name is 1 to 60 lower-case letters, digits, '_' and '-'; rename it")
@@ -79,13 +60,6 @@ def _folder(text: str) -> str:
 
 KeptSecret = Annotated[Secret, BeforeValidator(_kept_elsewhere)]
 """Where a secret is kept; what is wrong about it is said without showing it."""
-
-Size = Annotated[
-    int,
-    BeforeValidator(_size, json_schema_input_type=Annotated[str, Field(pattern=r"^[1-9][0-9]*\s*([kMG]B|[KMG]iB)$")]),
-]
-"""A number of bytes, written `512MB`."""
-
 
 class BatchSettings(Model):
     """How to reach the project at Batch."""

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from connector.warehouses.bigquery import BigQuery
 from connector.warehouses.duckdb import DuckDB
 
-Warehouse = Annotated[DuckDB, Field(discriminator="type")]
+Warehouse = Annotated[DuckDB | BigQuery, Field(discriminator="type")]
 """The settings of any warehouse, told apart by `type`."""
 
 __all__ = ["Warehouse"]
