@@ -16,6 +16,7 @@ from connector.warehouses import Warehouse
 BASE_URL = "https://api.batch.com/2.11"
 """The version of the Profile API that the code is written against."""
 
+
 def _base_url(text: str) -> str:
     try:
         url = urlsplit(text)
@@ -60,6 +61,7 @@ def _folder(text: str) -> str:
 
 KeptSecret = Annotated[Secret, BeforeValidator(_kept_elsewhere)]
 """Where a secret is kept; what is wrong about it is said without showing it."""
+
 
 class BatchSettings(Model):
     """How to reach the project at Batch."""

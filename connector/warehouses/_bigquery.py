@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import islice
 from typing import cast
 from uuid import uuid4
@@ -63,7 +63,7 @@ class BigQueryReader:
             WarehouseError: It cannot be asked.
         """
         with self._translated("the clock"):
-            ((instant,),) = self._result("SELECT CURRENT_TIMESTAMP()", ())[1]
+            ((instant,),) = self._result("the clock", "SELECT CURRENT_TIMESTAMP()")[1]
         return cast("datetime", instant).astimezone(UTC)
 
     def read(
@@ -99,11 +99,12 @@ class BigQueryReader:
     def _frames(
         self, relation: Relation, fields: Sequence[sql.Field], selections: Sequence[sql.Selection]
     ) -> Iterator[pl.DataFrame]:
-        text, schema = sql.select(fields, self._source(relation)), {field.name: field.dtype for field in fields}
+        what = sql.named(relation)
+        text, schema = sql.select(fields, self._source(relation)), pl.Schema({each.name: each.dtype for each in fields})
         for selection in selections:
-            with self._translated(sql.named(relation)):
-                for batch in self._batches(*self._result(text + selection.where, selection.parameters)):
-                    for frame in pl.DataFrame(batch).cast(schema).iter_slices(RECORD_BATCH_ROWS):
+            with self._translated(what):
+                for batch in self._batches(*self._result(what, text + selection.where, selection.parameters)):
+                    for frame in pl.DataFrame(_plain(batch)).cast(schema).iter_slices(RECORD_BATCH_ROWS):
                         self._require_open()
                         yield frame
                 self._require_open()
@@ -116,12 +117,9 @@ class BigQueryReader:
         if client is None or rows.total_rows <= FIRST_PAGE_ROWS:
             yield from rows.to_arrow_iterable()
             return
-        options = storage.ReadSession.TableReadOptions()
-        options.arrow_serialization_options.buffer_compression = (
-            storage.ArrowSerializationOptions.CompressionCodec.LZ4_FRAME
-        )
-        wanted = storage.ReadSession(
-            table=job.destination.to_bqstorage(), data_format=storage.DataFormat.ARROW, read_options=options
+        wanted = storage.ReadSession(table=job.destination.to_bqstorage(), data_format=storage.DataFormat.ARROW)
+        wanted.read_options.arrow_serialization_options = storage.ArrowSerializationOptions(
+            buffer_compression=storage.ArrowSerializationOptions.CompressionCodec.LZ4_FRAME
         )
         session = client.create_read_session(
             parent=f"projects/{self._settings.project}",
@@ -142,13 +140,17 @@ class BigQueryReader:
                         pa.py_buffer(answer.arrow_record_batch.serialized_record_batch), schema
                     )
 
-    def _result(self, text: str, parameters: Sequence[sql.Parameter]) -> tuple[bigquery.QueryJob, RowIterator]:
+    def _result(
+        self, what: str, text: str, parameters: Sequence[sql.Parameter] = ()
+    ) -> tuple[bigquery.QueryJob, RowIterator]:
         """The finished job of a statement, and its rows."""
         self._require_open()
         config = bigquery.QueryJobConfig(query_parameters=[_parameter(each) for each in parameters])
         config.job_timeout_ms = int(self._settings.timeout.total_seconds() * 1000)
-        config.maximum_bytes_billed = self._settings.maximum_bytes_billed
-        job = self._started(text, config)
+        if self._settings.maximum_bytes_billed:
+            config.maximum_bytes_billed = self._settings.maximum_bytes_billed
+        with self._translated(what, rows=False):  # a statement that is refused has read no row
+            job = self._started(text, config)
         try:
             rows = job.result(
                 page_size=FIRST_PAGE_ROWS if self._clients.storage else RECORD_BATCH_ROWS,
@@ -251,9 +253,23 @@ class BigQueryReader:
             raise WarehouseError("the warehouse was closed before the read ended", remedy="open it again")
 
 
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The record batch without the extension types that BigQuery puts on DATETIME and JSON, at any depth."""
+    return batch.cast(pa.schema([(field.name, _plain_type(field.type)) for field in batch.schema]))
+
+
+def _plain_type(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(type_):
+        return pa.list_(_plain_type(type_.value_type))
+    if pa.types.is_struct(type_):
+        return pa.struct([(field.name, _plain_type(field.type)) for field in type_])
+    return type_
+
+
 def _parameter(given: sql.Parameter) -> bigquery.ScalarQueryParameter | bigquery.ArrayQueryParameter:
-    kind = bigquery.ArrayQueryParameter if isinstance(given.value, list) else bigquery.ScalarQueryParameter
-    return kind(given.name, given.type, given.value)
+    if isinstance(given.value, date):
+        return bigquery.ScalarQueryParameter(given.name, given.type, given.value)
+    return bigquery.ArrayQueryParameter(given.name, given.type, given.value)
 
 
 def _label(text: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import google.auth
 import grpc
@@ -82,7 +82,7 @@ def _credentials(settings: BigQuery, root: Path) -> Credentials:
 
 def _from_file(path: Path) -> Credentials:
     try:
-        return service_account.Credentials.from_service_account_file(str(path), scopes=_SCOPES)
+        return cast("Credentials", service_account.Credentials.from_service_account_file(str(path), scopes=_SCOPES))
     except OSError as error:
         raise WarehouseError(
             f"the credentials file {path} cannot be read: {error.strerror}",
@@ -106,5 +106,3 @@ def _default() -> Credentials:
             "credentials_file",
         ) from None
     return credentials
-
-

@@ -14,14 +14,15 @@ from connector.errors import WarehouseError
 FAILURES = (api.GoogleAPIError, GoogleAuthError, requests.RequestException, FutureTimeoutError, pa.ArrowInvalid)
 """What the client libraries raise."""
 
-STOPPED = "the query took longer than the warehouse's `timeout` allows, or was cancelled"
-_RAISE_TIMEOUT = "raise `timeout`, or let the query read less"
 _SEE_ROLES = (
     "grant the account BigQuery Job User and BigQuery Read Session User on the project, and BigQuery Data Viewer on "
     "what it reads"
 )
 
+_RAISE_TIMEOUT = "raise the warehouse's `timeout`, or let the query read less"
+
 _BY_REASON = {
+    "stopped": _RAISE_TIMEOUT,
     "bytesBilledLimitExceeded": "let the query read less, or raise maximum_bytes_billed",
     "quotaExceeded": "wait, or raise the project's quota in the Google Cloud console",
     "billingNotEnabled": "enable billing for the project",
@@ -38,6 +39,18 @@ _BY_CLASS: tuple[tuple[type[api.GoogleAPICallError], str], ...] = (
     (api.TooManyRequests, "run again later"),
 )
 """The same by class, for errors without a reason: those of the Storage API."""
+
+
+_UNSAID: tuple[tuple[type[Exception], str, str], ...] = (
+    (FutureTimeoutError, "the query took longer than `timeout` allows", _RAISE_TIMEOUT),
+    (api.BadRequest, "the query failed while it ran ({why})", "see the row in {job}"),
+    (api.GoogleAPICallError, "BigQuery failed ({why})", "run again later; see {job}"),
+    (TransportError, "Google cannot be reached ({why})", "check the network and the proxy"),
+    (GoogleAuthError, "Google refuses the credentials ({why})", "make new ones, or check the account's rights"),
+    (requests.RequestException, "BigQuery cannot be reached ({why})", "check the network, the proxy and api_endpoint"),
+    (Exception, "the answer broke off ({why})", "run again"),
+)
+"""The sentence and the remedy of everything else, whose own message may quote rows, queries or addresses."""
 
 
 @contextmanager
@@ -58,36 +71,19 @@ def translated(what: str, *, rows: bool = True) -> Iterator[None]:
         raise WarehouseError(f"{what}: {sentence}", remedy=remedy) from None
 
 
-def reason(error: Exception) -> str:
-    """BigQuery's own word for what went wrong; empty where it has none."""
-    return _detail(error, "reason")
-
-
 def _told(error: Exception, *, rows: bool) -> tuple[str, str]:
     """The sentence and the remedy."""
     if isinstance(error, api.RetryError) and error.cause is not None:
         return _told(error.cause, rows=rows)
-    said, why = _said(error), reason(error)
-    if why == "stopped" or isinstance(error, FutureTimeoutError):
-        return STOPPED, _RAISE_TIMEOUT
-    if why in _BY_REASON:
-        return said, _BY_REASON[why]
-    for class_, remedy in _BY_CLASS:
-        if isinstance(error, class_):
-            return said, remedy
-    match error:
-        case api.BadRequest() if not rows:
-            return said, "correct `source` in the sync's YAML"
-        case api.BadRequest():
-            return f"the query failed while it ran ({why or 'invalid'})", f"see the row in {_job(error)}"
-        case api.GoogleAPICallError():
-            return f"BigQuery failed ({why or type(error).__name__})", f"run again later; see {_job(error)}"
-        case TransportError() | requests.RequestException():
-            return f"BigQuery cannot be reached ({type(error).__name__})", "check the network, proxy and api_endpoint"
-        case GoogleAuthError():
-            return f"Google refuses the credentials ({type(error).__name__})", "make new ones, or check their rights"
-        case _:
-            return f"the answer broke off ({type(error).__name__})", "run again"
+    reason = _detail(error, "reason")
+    remedy = _BY_REASON.get(reason) or next((remedy for class_, remedy in _BY_CLASS if isinstance(error, class_)), None)
+    if isinstance(error, api.BadRequest) and not rows:
+        remedy = remedy or "correct `source` in the sync's YAML"
+    if remedy:
+        return _said(error), remedy
+    sentence, advice = next(words for class_, *words in _UNSAID if isinstance(error, class_))
+    why = reason or type(error).__name__
+    return sentence.format(why=why), advice.format(job=_job(error))
 
 
 def _job(error: Exception) -> str:

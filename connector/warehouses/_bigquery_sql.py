@@ -14,12 +14,17 @@ from connector.warehouses._base import Keys, Relation, Window
 KEY_BYTES = 5_000_000
 """Keys looked up by one statement, as JSON: many, for each statement is billed; a request has 10 MB at the most."""
 
+FEW_KEYS = 1000
+"""Keys compared one by one, by which BigQuery skips blocks; more would touch them all, and are joined."""
+
 _ENVELOPE = len('{"value": },')
 
 _ROWS = "_connector_rows"
 """The alias of what is read: a column keeps its meaning whatever the aliases beside it are."""
 
 _ONE_SELECT = "write exactly one SELECT statement"
+_BEGINNINGS = ("SELECT", "WITH", "FROM", "(")
+"""What a query may begin with; FROM where it is in pipe syntax."""
 
 _LEGACY = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
 """Names that the API gives to types of SQL."""
@@ -162,7 +167,9 @@ def within(field: Field, window: Window) -> Selection:
     upper = Selection(f" WHERE {column} < @until", (Parameter("until", field.type, until),))
     if since is None:
         return upper
-    return Selection(f"{upper.where} AND {column} >= @since", (*upper.parameters, Parameter("since", field.type, since)))
+    return Selection(
+        f"{upper.where} AND {column} >= @since", (*upper.parameters, Parameter("since", field.type, since))
+    )
 
 
 def among(field: Field, keys: Keys) -> list[Selection]:
@@ -186,8 +193,12 @@ def among(field: Field, keys: Keys) -> list[Selection]:
                 f"the key column '{field.name}' has the type {field.type}, allowed are text and numbers",
                 remedy="cast it to text in a query",
             )
-    where = f" WHERE {_column(field.name)} IN UNNEST(@keys)"
-    return [Selection(where, (Parameter("keys", field.type, slice_),)) for slice_ in _slices(distinct)]
+    return [_matching(field, slice_) for slice_ in _slices(distinct)]
+
+
+def _matching(field: Field, keys: list[str | int | float]) -> Selection:
+    among = "UNNEST(@keys)" if len(keys) <= FEW_KEYS else "(SELECT key FROM UNNEST(@keys) AS key)"
+    return Selection(f" WHERE {_column(field.name)} IN {among}", (Parameter("keys", field.type, keys),))
 
 
 def _whole(keys: Keys) -> Iterator[int]:
@@ -242,17 +253,20 @@ def subquery(query: str) -> str:
     """The query in brackets, without the semicolon that may end it.
 
     Raises:
-        WarehouseError: It is not one statement.
+        WarehouseError: It is not one SELECT.
     """
-    statements, texts = [""], list(_TOKEN.finditer(query))
-    for token in texts:
+    tokens = list(_TOKEN.finditer(query))
+    statements: list[list[str]] = [[]]
+    for token in tokens:
         if token["end"]:
-            statements.append("")
+            statements.append([])
         elif not token["idle"]:
-            statements[-1] += token[0]
-    if len(given := [each for each in statements if each]) != 1:
+            statements[-1].append(token[0])
+    if len(given := [statement for statement in statements if statement]) != 1:
         raise WarehouseError(f"the query holds {len(given)} statements", remedy=_ONE_SELECT)
-    text = "".join(token[0] for token in texts if not token["end"])
+    if not (begins := re.match(r"\(|\w+", given[0][0])) or begins[0].upper() not in _BEGINNINGS:
+        require_select(begins[0].upper() if begins else "?")
+    text = "".join(token[0] for token in tokens if not token["end"])
     return f"(\n{text}\n)"
 
 

@@ -65,25 +65,39 @@ class BigQuery(WarehouseSettings):
             )
         ),
     ] = Field(description="the id of the project that runs and pays for the queries")
-    location: Annotated[
-        str, AfterValidator(_of_form(r"[A-Za-z0-9-]+", "must be a location of BigQuery, such as EU or europe-west1"))
-    ] | None = Field(default=None, description="where the datasets are, such as EU; found out where left out")
-    dataset: Annotated[
-        str,
-        AfterValidator(_of_form(r"\w+", "must be a dataset's name alone: letters, digits and '_'; remove the rest")),
-    ] | None = Field(default=None, description="the dataset of tables that are named without one")
+    location: (
+        Annotated[
+            str,
+            AfterValidator(_of_form(r"[A-Za-z0-9-]+", "must be a location of BigQuery, such as EU or europe-west1")),
+        ]
+        | None
+    ) = Field(default=None, description="where the datasets are, such as EU; found out where left out")
+    dataset: (
+        Annotated[
+            str,
+            AfterValidator(
+                _of_form(r"\w+", "must be a dataset's name alone: letters, digits and '_'; remove the rest")
+            ),
+        ]
+        | None
+    ) = Field(default=None, description="the dataset of tables that are named without one")
     api_endpoint: Annotated[str, AfterValidator(_address)] | None = Field(
         default=None, description="another address of the API; http:// on this machine only, without signing in"
     )
-    storage_endpoint: Annotated[
-        str, AfterValidator(_of_form(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}", "must be host:port, such as localhost:9060"))
-    ] | None = Field(default=None, description="another host:port of the Storage API")
+    storage_endpoint: (
+        Annotated[
+            str,
+            AfterValidator(_of_form(r"(\[[0-9a-f:]+\]|[\w.-]+):\d{1,5}", "must be host:port, such as localhost:9060")),
+        ]
+        | None
+    ) = Field(default=None, description="another host:port of the Storage API")
     credentials_file: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="a service account's key file; relative to the project folder"
     )
-    impersonate_service_account: Annotated[
-        str, AfterValidator(_of_form(r"[^@\s]+@[^@\s]+", "must be a service account's e-mail address"))
-    ] | None = Field(default=None, description="the e-mail of the service account to act as")
+    impersonate_service_account: (
+        Annotated[str, AfterValidator(_of_form(r"[^@\s]+@[^@\s]+", "must be a service account's e-mail address"))]
+        | None
+    ) = Field(default=None, description="the e-mail of the service account to act as")
     maximum_bytes_billed: Size | None = Field(
         default=None, description="a query that would bill more fails, free of charge, such as 100GB"
     )

@@ -1,0 +1,58 @@
+"""Runs an emulator until the last process that uses it has ended: python keeper.py FOLDER PORTS COMMAND…
+
+FOLDER/users is locked, shared, by each user; FOLDER/ports holds the ports once the emulator listens on them.
+"""
+
+import fcntl
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+_GRACE = 10
+
+
+def main(folder: Path, count: int, command: list[str]) -> None:
+    ports, data = _free_ports(count), folder / "data"
+    data.mkdir()
+    started = [part.replace("{data}", str(data)) for part in command]
+    for number, port in enumerate(ports):
+        started = [part.replace(f"{{{number}}}", str(port)) for part in started]
+    with (folder / "log").open("wb") as log, subprocess.Popen(started, stdout=log, stderr=log) as emulator:
+        try:
+            if all(_listens(emulator, port) for port in ports):
+                written = folder / "ports.new"
+                written.write_text(" ".join(map(str, ports)))
+                written.rename(folder / "ports")
+                with (folder / "users").open() as users:
+                    fcntl.flock(users, fcntl.LOCK_EX)  # nobody holds it any longer
+                    (folder / "ports").unlink()
+        finally:
+            emulator.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                emulator.wait(_GRACE)
+            emulator.kill()
+            shutil.rmtree(data, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _listens(emulator: "subprocess.Popen[bytes]", port: int) -> bool:
+    while emulator.poll() is None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
