@@ -48,7 +48,7 @@ class BigQueryBench:
 
     _made: ClassVar[set[str]] = set()
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, _root: Path) -> None:
         where = endpoints()
         self.settings = BigQuery(
             type="bigquery", project=PROJECT, dataset=DATASET, api_endpoint=where.api, storage_endpoint=where.storage

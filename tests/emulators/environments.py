@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn
@@ -41,17 +41,21 @@ class Environment(NamedTuple):
     """Python to run in the new environment, with its folder as argument."""
 
 
-@cache
 def running(environment: Environment) -> tuple[int, ...]:
     """The ports, on this machine, of the emulator that all processes of this test run share.
 
     It stops when the last of them ends. Without what it needs the test is skipped; in CI (`CI=true`) it fails.
     """
+    found = _ports_or_reason(environment)
+    return _unavailable(found) if isinstance(found, str) else found
+
+
+@cache
+def _ports_or_reason(environment: Environment) -> tuple[int, ...] | str:
     try:
-        folder = _installed(environment)
-        return _shared(environment, folder)
+        return _shared(environment, _installed(environment))
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
-        _unavailable(f"the emulator of {environment.name} is missing: {error}")
+        return f"the emulator of {environment.name} is missing: {error}"
 
 
 def _unavailable(reason: str) -> NoReturn:
@@ -106,11 +110,8 @@ def _run(*command: str | Path) -> None:
 
 def _shared(environment: Environment, folder: Path) -> tuple[int, ...]:
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
-    place = Path(tempfile.gettempdir()) / f"connector-emulators-{os.getuid()}" / run / environment.name
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    users = (place / "users").open("w")
-    fcntl.flock(users, fcntl.LOCK_SH)  # the kernel gives it back, however this process ends
-    _KEPT.append(users)
+    place = Path(tempfile.gettempdir()) / f"connector-emulators-{os.getuid()}-{run}" / environment.name
+    _KEPT.append(_joined(place))
     ports = place / "ports"
     with _locked(place / "starting", fcntl.LOCK_EX):
         if not ports.exists():
@@ -128,6 +129,18 @@ def _shared(environment: Environment, folder: Path) -> tuple[int, ...]:
                     raise RuntimeError(f"it did not start: {(place / 'log').read_text(errors='replace')[-1000:]}")
                 time.sleep(0.05)
     return tuple(map(int, ports.read_text().split()))
+
+
+def _joined(place: Path) -> IO[str]:
+    """A share of the users' lock, which the kernel gives back however this process ends."""
+    while True:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            users = (place / "users").open("w")
+            fcntl.flock(users, fcntl.LOCK_SH)
+            if os.fstat(users.fileno()).st_nlink:  # else a keeper that ended took the folder with it
+                return users
+            users.close()
 
 
 @contextmanager

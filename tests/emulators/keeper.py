@@ -1,4 +1,6 @@
-"""Runs an emulator until the last process that uses it has ended: python keeper.py FOLDER PORTS COMMAND…
+"""Runs an emulator until the last process that uses it has ended.
+
+    python keeper.py FOLDER PORTS COMMAND
 
 FOLDER/users is locked, shared, by each user; FOLDER/ports holds the ports once the emulator listens on them.
 """
@@ -16,26 +18,32 @@ _GRACE = 10
 
 
 def main(folder: Path, count: int, command: list[str]) -> None:
+    """Start the emulator, and stop it when nobody holds the users' lock."""
     ports, data = _free_ports(count), folder / "data"
     data.mkdir()
     started = [part.replace("{data}", str(data)) for part in command]
     for number, port in enumerate(ports):
         started = [part.replace(f"{{{number}}}", str(port)) for part in started]
-    with (folder / "log").open("wb") as log, subprocess.Popen(started, stdout=log, stderr=log) as emulator:
-        try:
-            if all(_listens(emulator, port) for port in ports):
-                written = folder / "ports.new"
-                written.write_text(" ".join(map(str, ports)))
-                written.rename(folder / "ports")
-                with (folder / "users").open() as users:
-                    fcntl.flock(users, fcntl.LOCK_EX)  # nobody holds it any longer
-                    (folder / "ports").unlink()
-        finally:
-            emulator.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                emulator.wait(_GRACE)
-            emulator.kill()
-            shutil.rmtree(data, ignore_errors=True)
+    with ExitStack() as stack:
+        log = stack.enter_context((folder / "log").open("wb"))
+        users = stack.enter_context((folder / "users").open())
+        emulator = stack.enter_context(subprocess.Popen(started, stdout=log, stderr=log))
+        stack.callback(_stop, emulator)
+        if not all(_listens(emulator, port) for port in ports):
+            return
+        (folder / "ports.new").write_text(" ".join(map(str, ports)))
+        (folder / "ports.new").rename(folder / "ports")
+        fcntl.flock(users, fcntl.LOCK_EX)
+        shutil.rmtree(folder, ignore_errors=True)  # while it is locked: whoever joins now sees that it is gone
+        with suppress(OSError):
+            folder.parent.rmdir()
+
+
+def _stop(emulator: "subprocess.Popen[bytes]") -> None:
+    emulator.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        emulator.wait(_GRACE)
+    emulator.kill()
 
 
 def _free_ports(count: int) -> list[int]:
