@@ -1,6 +1,7 @@
 """An open BigQuery: its jobs, and the stream of their results."""
 
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
@@ -13,6 +14,7 @@ import pyarrow as pa
 from google.api_core import exceptions as api
 from google.cloud import bigquery
 from google.cloud.bigquery.table import RowIterator
+from google.cloud.bigquery_storage_v1 import BigQueryReadClient
 from google.cloud.bigquery_storage_v1 import types as storage
 
 from connector.errors import WarehouseError
@@ -23,11 +25,14 @@ from connector.warehouses._bigquery_errors import FAILURES, translated
 from connector.warehouses._suggestions import did_you_mean
 from connector.warehouses.bigquery import BigQuery
 
-FIRST_PAGE_ROWS = 10_000
-"""Rows that come with a query's first answer: a result with no more needs no second service."""
+FIRST_PAGE_ROWS = 1000
+"""Rows that come with a query's first answer, 5 kB of memory each: a result with no more needs no second service."""
 
-STREAMS = 4
-"""Streams of a result received at once, an answer of up to 10 MiB each."""
+PAGE_ROWS = 10_000
+"""Rows of a page where there is only the API."""
+
+OPEN_STREAMS = 2
+"""Streams of a result that are received at once, in answers of up to 10 MiB."""
 
 _DATASETS_SEARCHED = 50
 _TABLES_SEARCHED = 1000
@@ -104,41 +109,37 @@ class BigQueryReader:
         for selection in selections:
             with self._translated(what):
                 for batch in self._batches(*self._result(what, text + selection.where, selection.parameters)):
-                    for frame in pl.DataFrame(_plain(batch)).cast(schema).iter_slices(RECORD_BATCH_ROWS):
+                    for start in range(0, batch.num_rows, RECORD_BATCH_ROWS):
                         self._require_open()
-                        yield frame
+                        yield pl.DataFrame(_plain(batch.slice(start, RECORD_BATCH_ROWS))).cast(schema)
                 self._require_open()
 
     def _batches(self, job: bigquery.QueryJob, rows: RowIterator) -> Iterator[pa.RecordBatch]:
         """The result's record batches: from the API where they are few, else from the Storage API."""
-        if not rows.total_rows:
-            return
-        client = self._clients.storage
-        if client is None or rows.total_rows <= FIRST_PAGE_ROWS:
+        if self._clients.storage and rows.total_rows > FIRST_PAGE_ROWS:
+            yield from self._streamed(self._clients.storage, job.destination)
+        elif rows.total_rows:
             yield from rows.to_arrow_iterable()
-            return
-        wanted = storage.ReadSession(table=job.destination.to_bqstorage(), data_format=storage.DataFormat.ARROW)
+
+    def _streamed(self, client: BigQueryReadClient, table: bigquery.TableReference) -> Iterator[pa.RecordBatch]:
+        wanted = storage.ReadSession(table=table.to_bqstorage(), data_format=storage.DataFormat.ARROW)
         wanted.read_options.arrow_serialization_options = storage.ArrowSerializationOptions(
             buffer_compression=storage.ArrowSerializationOptions.CompressionCodec.LZ4_FRAME
         )
-        session = client.create_read_session(
-            parent=f"projects/{self._settings.project}",
-            read_session=wanted,
-            max_stream_count=STREAMS,
-            retry=self._clients.retry,
-            timeout=self._clients.timeout,
-        )
+        again, timeout = self._clients.retry, self._clients.timeout
+        parent = f"projects/{self._settings.project}"
+        session = client.create_read_session(parent=parent, read_session=wanted, retry=again, timeout=timeout)
         schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
-        streams = [iter(client.read_rows(each.name, retry=self._clients.retry)) for each in session.streams]
-        while streams:
-            for stream in tuple(streams):
-                answer = next(stream, None)
-                if answer is None:
-                    streams.remove(stream)
-                else:
-                    yield pa.ipc.read_record_batch(
-                        pa.py_buffer(answer.arrow_record_batch.serialized_record_batch), schema
-                    )
+        waiting = [stream.name for stream in session.streams]
+        streams: deque[Iterator[storage.ReadRowsResponse]] = deque()
+        while waiting or streams:
+            while waiting and len(streams) < OPEN_STREAMS:
+                streams.append(iter(client.read_rows(waiting.pop(), retry=again)))
+            if answer := next(streams[0], None):
+                yield pa.ipc.read_record_batch(pa.py_buffer(answer.arrow_record_batch.serialized_record_batch), schema)
+                streams.rotate()
+            else:
+                streams.popleft()
 
     def _result(
         self, what: str, text: str, parameters: Sequence[sql.Parameter] = ()
@@ -153,7 +154,7 @@ class BigQueryReader:
             job = self._started(text, config)
         try:
             rows = job.result(
-                page_size=FIRST_PAGE_ROWS if self._clients.storage else RECORD_BATCH_ROWS,
+                page_size=FIRST_PAGE_ROWS if self._clients.storage else PAGE_ROWS,
                 retry=self._clients.retry,
                 timeout=self._settings.timeout.total_seconds(),
             )

@@ -54,7 +54,7 @@ def connected(settings: BigQuery, root: Path, patience: float) -> Iterator[Clien
             stack.callback(storage.transport.close)
         # Shorter than the client's own ten minutes, which a run would spend silent.
         again = bigquery.DEFAULT_RETRY.with_timeout(patience)
-        yield Clients(api, storage, again, min(_ANSWER_TIMEOUT, patience))
+        yield Clients(api, storage, again, _ANSWER_TIMEOUT)
 
 
 def _storage(settings: BigQuery, credentials: Credentials) -> BigQueryReadClient | None:
@@ -101,7 +101,7 @@ def _default() -> Credentials:
         credentials, _ = google.auth.default(scopes=_SCOPES)
     except DefaultCredentialsError:
         raise WarehouseError(
-            "there are no Google credentials on this machine",
+            "no usable Google credentials were found on this machine",
             remedy="run `gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS, or name a "
             "credentials_file",
         ) from None

@@ -52,52 +52,48 @@ def _limit(length: timedelta) -> timedelta:
     return length
 
 
+_Project = Annotated[
+    str,
+    AfterValidator(
+        _of_form(
+            r"([a-z0-9.-]+:)?[a-z0-9][a-z0-9-]*",
+            "must be a project's id: lower-case letters, digits and '-'; copy it from the Google Cloud console",
+        )
+    ),
+]
+_Location = Annotated[
+    str, AfterValidator(_of_form(r"[A-Za-z0-9-]+", "must be a location of BigQuery, such as EU or europe-west1"))
+]
+_Dataset = Annotated[
+    str,
+    AfterValidator(_of_form(r"\w+", "must be a dataset's name alone: letters, digits and '_'; remove the rest")),
+]
+_Address = Annotated[str, AfterValidator(_address)]
+_HostAndPort = Annotated[
+    str, AfterValidator(_of_form(r"(\[[0-9a-f:]+\]|[\w.-]+):\d{1,5}", "must be host:port, such as localhost:9060"))
+]
+_Email = Annotated[str, AfterValidator(_of_form(r"[^@\s]+@[^@\s]+", "must be a service account's e-mail address"))]
+
+
 class BigQuery(WarehouseSettings):
     """BigQuery, as the account that Google's application default credentials, a key file or impersonation give."""
 
     type: Literal["bigquery"]
-    project: Annotated[
-        str,
-        AfterValidator(
-            _of_form(
-                r"([a-z0-9.-]+:)?[a-z0-9][a-z0-9-]*",
-                "must be a project's id: lower-case letters, digits and '-'; copy it from the Google Cloud console",
-            )
-        ),
-    ] = Field(description="the id of the project that runs and pays for the queries")
-    location: (
-        Annotated[
-            str,
-            AfterValidator(_of_form(r"[A-Za-z0-9-]+", "must be a location of BigQuery, such as EU or europe-west1")),
-        ]
-        | None
-    ) = Field(default=None, description="where the datasets are, such as EU; found out where left out")
-    dataset: (
-        Annotated[
-            str,
-            AfterValidator(
-                _of_form(r"\w+", "must be a dataset's name alone: letters, digits and '_'; remove the rest")
-            ),
-        ]
-        | None
-    ) = Field(default=None, description="the dataset of tables that are named without one")
-    api_endpoint: Annotated[str, AfterValidator(_address)] | None = Field(
+    project: _Project = Field(description="the id of the project that runs and pays for the queries")
+    location: _Location | None = Field(
+        default=None, description="where the datasets are, such as EU; found out where left out"
+    )
+    dataset: _Dataset | None = Field(default=None, description="the dataset of tables that are named without one")
+    api_endpoint: _Address | None = Field(
         default=None, description="another address of the API; http:// on this machine only, without signing in"
     )
-    storage_endpoint: (
-        Annotated[
-            str,
-            AfterValidator(_of_form(r"(\[[0-9a-f:]+\]|[\w.-]+):\d{1,5}", "must be host:port, such as localhost:9060")),
-        ]
-        | None
-    ) = Field(default=None, description="another host:port of the Storage API")
+    storage_endpoint: _HostAndPort | None = Field(default=None, description="another host:port of the Storage API")
     credentials_file: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="a service account's key file; relative to the project folder"
     )
-    impersonate_service_account: (
-        Annotated[str, AfterValidator(_of_form(r"[^@\s]+@[^@\s]+", "must be a service account's e-mail address"))]
-        | None
-    ) = Field(default=None, description="the e-mail of the service account to act as")
+    impersonate_service_account: _Email | None = Field(
+        default=None, description="the e-mail of the service account to act as"
+    )
     maximum_bytes_billed: Size | None = Field(
         default=None, description="a query that would bill more fails, free of charge, such as 100GB"
     )

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from connector.errors import WarehouseError
-from connector.warehouses._base import RECORD_BATCH_ROWS, Keys, Relation
+from connector.warehouses._base import Keys, Relation
+from connector.warehouses._bigquery import PAGE_ROWS
 from connector.warehouses.bigquery import BigQuery
 from tests.contracts.bigquery_bench import DATASET, PROJECT, BigQueryBench
 from tests.emulators.bigquery import client, endpoints
 from tests.emulators.relay import Relay, Reply, Seen, relaying
+from tests.emulators.storage import streaming
 
 ONE = Relation(query="SELECT 1 AS a")
 CLOSED_PORT = 9  # "discard": nothing listens there
@@ -105,8 +108,8 @@ def test_nobody_signs_in_to_a_stand_in(relay: Relay, tmp_path: Path, monkeypatch
 
 
 def test_without_the_storage_api_results_are_paged(bench: BigQueryBench, relay: Relay, tmp_path: Path) -> None:
-    """Every row comes, in bounded frames of the same schema, and no page before it is needed."""
-    relation = Relation(query=bench.series)
+    """Every row comes, in small frames of the same schema, and no page before it is needed."""
+    relation = Relation(query="SELECT i, CONCAT('row ', i) AS t FROM UNNEST(GENERATE_ARRAY(0, 24999)) AS i")
     with bench.settings.open(tmp_path) as reader:
         streamed = next(reader.read(relation, ["i", "t"])).schema
     with _settings(relay).open(tmp_path) as reader:
@@ -115,9 +118,9 @@ def test_without_the_storage_api_results_are_paged(bench: BigQueryBench, relay: 
         before = len(relay.seen)
         read.extend(frames)
     assert len(relay.seen) >= before + 2
-    assert max(frame.height for frame in read) <= RECORD_BATCH_ROWS
+    assert max(frame.height for frame in read) == PAGE_ROWS
     assert {tuple(frame.schema.items()) for frame in read} == {tuple(streamed.items())}
-    assert pl.concat(read)["i"].sort().to_list() == list(range(120_000))
+    assert pl.concat(read)["i"].sort().to_list() == list(range(25_000))
 
 
 @pytest.mark.parametrize("rows", [3, 12_000])
@@ -163,6 +166,62 @@ def test_a_query_with_parameters_is_refused(bench: BigQueryBench, tmp_path: Path
     """A parameter of the user's query is never filled with one of ours."""
     with bench.settings.open(tmp_path) as reader, pytest.raises(WarehouseError, match="parameter 'keys' not found"):
         reader.columns(Relation(query="SELECT @keys AS a"))
+
+
+def _numbers(start: int, end: int) -> pa.RecordBatch:
+    return pa.record_batch({"a": pa.array(range(start, end), pa.int64())})
+
+
+def _answering_in_streams(alone: Relay) -> None:
+    """A query whose result is left to the Storage API."""
+    job = _job()
+    job["configuration"]["query"]["destinationTable"] = {"projectId": "acme", "datasetId": "_d", "tableId": "r"}
+    job["statistics"]["query"]["schema"]["fields"][0]["type"] = "INTEGER"
+    page = {"jobReference": _REFERENCE, "jobComplete": True, "totalRows": "5000", "rows": [{"f": [{"v": "0"}]}]}
+    page |= {"schema": job["statistics"]["query"]["schema"], "pageToken": "1"}
+    alone.rules += [_when("GET", "/queries/", Reply(200, page)), _when("", "/jobs", Reply(200, job))]
+
+
+def test_streams_of_any_length_lose_and_repeat_no_row(alone: Relay, tmp_path: Path) -> None:
+    """Uneven, empty and broken streams give each row once: one that breaks goes on where it was."""
+    _answering_in_streams(alone)
+    streams = [[_numbers(n, n + 100) for n in range(0, 500, 100)], [_numbers(500, 501)], [], [_numbers(501, 5000)]]
+    with (
+        streaming(streams, {("s0", 0), ("s0", 3), ("s3", 0)}) as storage,
+        _settings(alone, storage_endpoint=storage.address).open(tmp_path) as reader,
+    ):
+        frames = list(reader.read(ONE, ["a"]))
+    assert sorted(pl.concat(frames)["a"]) == list(range(5000))
+    assert not storage.breaks
+    (asked,) = storage.asked
+    assert asked.read_session.table == "projects/acme/datasets/_d/tables/r"
+    assert asked.read_session.read_options.arrow_serialization_options.buffer_compression.name == "LZ4_FRAME"
+    assert asked.parent == f"projects/{PROJECT}"
+
+
+def test_a_stream_is_not_read_ahead_without_bound(alone: Relay, tmp_path: Path) -> None:
+    """Of many streams two are open; the others are asked for when these end."""
+    _answering_in_streams(alone)
+    with (
+        streaming([[_numbers(n, n + 1000)] for n in range(0, 5000, 1000)]) as storage,
+        _settings(alone, storage_endpoint=storage.address).open(tmp_path) as reader,
+    ):
+        frames = reader.read(ONE, ["a"])
+        next(frames)
+        assert len(storage.opened) == 2
+        assert sum(frame.height for frame in frames) == 4000
+        assert len(storage.opened) == 5
+
+
+def test_a_missing_right_to_stream_names_the_role(alone: Relay, tmp_path: Path) -> None:
+    """The one role that only large results need is named when it is missing."""
+    _answering_in_streams(alone)
+    with (
+        streaming([[_numbers(0, 1)]], denied="Permission 'bigquery.readsessions.create' denied") as storage,
+        _settings(alone, storage_endpoint=storage.address).open(tmp_path, patience=0.5) as reader,
+        pytest.raises(WarehouseError, match=r"bigquery\.readsessions\.create.*; grant .* BigQuery Read Session User"),
+    ):
+        list(reader.read(ONE, ["a"]))
 
 
 # ── jobs ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -266,7 +325,9 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal[1])
-def test_a_refused_query_is_told_in_bigquery_s_words(refusal: tuple[int, str, str], alone: Relay, tmp_path: Path) -> None:
+def test_a_refused_query_is_told_in_bigquery_s_words(
+    refusal: tuple[int, str, str], alone: Relay, tmp_path: Path
+) -> None:
     """Before a row is read BigQuery's own sentence says most; the remedy says what to do."""
     alone.rules.append(_when("POST", "/jobs", _failure(*refusal)))
     settings = _settings(alone).model_copy(update={"project": "acme"})
@@ -278,14 +339,23 @@ def test_a_refused_query_is_told_in_bigquery_s_words(refusal: tuple[int, str, st
 
 
 FAILURES = {
-    ("invalidQuery", "Bad int64 value: s3cret"): "failed while it ran (invalidQuery); see the row in BigQuery's job acme:EU.j1",
+    (
+        "invalidQuery",
+        "Bad int64 value: s3cret",
+    ): "failed while it ran (invalidQuery); see the row in BigQuery's job acme:EU.j1",
     ("invalid", "Array cannot have a null element; s3cret"): "failed while it ran (invalid); see the row in",
     ("bytesBilledLimitExceeded", "Query exceeded limit for bytes billed: 1000. 20971520 or higher required."): (
         "20971520 or higher required; let the query read less, or raise maximum_bytes_billed"
     ),
-    ("stopped", "Job execution was cancelled: Job timed out after 1s"): "timed out after 1s; raise the warehouse's `timeout`",
+    (
+        "stopped",
+        "Job execution was cancelled: Job timed out after 1s",
+    ): "timed out after 1s; raise the warehouse's `timeout`",
     ("resourcesExceeded", "Resources exceeded during query execution"): "make the query simpler",
-    ("jobBackendError", "Error s3cret"): "BigQuery failed (jobBackendError); run again later; see BigQuery's job acme:EU.j1",
+    (
+        "jobBackendError",
+        "Error s3cret",
+    ): "BigQuery failed (jobBackendError); run again later; see BigQuery's job acme:EU.j1",
 }
 
 
@@ -325,8 +395,11 @@ def test_a_missing_key_file_is_named_with_its_whole_path(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "content",
-    ["", "s3cret", "[]", '"s3cret"', "{}", '{"type": "authorized_user", "refresh_token": "s3cret"}']
-    + ['{"client_email": "a@b.c", "token_uri": "https://x", "private_key": "s3cret"}'],
+    [
+        *("", "s3cret", "[]", '"s3cret"', "{}"),
+        '{"type": "authorized_user", "refresh_token": "s3cret"}',
+        '{"client_email": "a@b.c", "token_uri": "https://x", "private_key": "s3cret"}',
+    ],
 )
 def test_a_file_that_is_no_key_is_refused_unread(tmp_path: Path, content: str) -> None:
     """Whatever the file holds stays in it."""
@@ -341,7 +414,7 @@ def test_no_credentials_are_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
     for name, value in {"NO_GCE_CHECK": "true", "CLOUDSDK_CONFIG": str(tmp_path), "HOME": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
-    assert "there are no Google credentials on this machine; run `gcloud auth" in _refused(tmp_path)
+    assert "no usable Google credentials were found on this machine; run `gcloud auth" in _refused(tmp_path)
 
 
 def test_settings_load_without_the_driver() -> None:
