@@ -108,11 +108,16 @@ class BigQueryReader:
         text, schema = sql.select(fields, self._source(relation)), pl.Schema({each.name: each.dtype for each in fields})
         for selection in selections:
             with self._translated(what):
-                for batch in self._batches(*self._result(what, text + selection.where, selection.parameters)):
+                job, rows = self._result(what, text + selection.where, selection.parameters)
+                read = 0
+                for batch in self._batches(job, rows):
+                    read += batch.num_rows
                     for start in range(0, batch.num_rows, RECORD_BATCH_ROWS):
                         self._require_open()
                         yield pl.DataFrame(_plain(batch.slice(start, RECORD_BATCH_ROWS))).cast(schema)
                 self._require_open()
+            if read != rows.total_rows:  # rows that do not come would be taken for removed
+                raise WarehouseError(f"{what}: {read} of {rows.total_rows} rows came", remedy="run again")
 
     def _batches(self, job: bigquery.QueryJob, rows: RowIterator) -> Iterator[pa.RecordBatch]:
         """The result's record batches: from the API where they are few, else from the Storage API."""
@@ -224,13 +229,16 @@ class BigQueryReader:
     def _tables(self, project: str) -> list[str]:
         """The names of the project's tables, as a source names them; none where they may not be listed."""
         names: list[str] = []
-        own = project == self._settings.project
+        clients, own = self._clients, project == self._settings.project
         with suppress(*FAILURES):
-            for dataset in islice(self._clients.api.list_datasets(project), _DATASETS_SEARCHED):
+            datasets = clients.api.list_datasets(project, retry=clients.retry, timeout=clients.timeout)
+            for dataset in islice(datasets, _DATASETS_SEARCHED):
                 prefix = f"{dataset.dataset_id}." if own else f"{project}.{dataset.dataset_id}."
                 if own and dataset.dataset_id == self._settings.dataset:
                     prefix = ""
-                tables = self._clients.api.list_tables(dataset, max_results=_TABLES_SEARCHED)
+                tables = clients.api.list_tables(
+                    dataset, max_results=_TABLES_SEARCHED, retry=clients.retry, timeout=clients.timeout
+                )
                 names += [prefix + table.table_id for table in tables]
         return names
 

@@ -199,6 +199,17 @@ def test_streams_of_any_length_lose_and_repeat_no_row(alone: Relay, tmp_path: Pa
     assert asked.parent == f"projects/{PROJECT}"
 
 
+def test_rows_that_do_not_come_fail_the_read(alone: Relay, tmp_path: Path) -> None:
+    """Streams that end early are no complete result, although nobody reports an error."""
+    _answering_in_streams(alone)
+    with (
+        streaming([[_numbers(0, 4999)]]) as storage,
+        _settings(alone, storage_endpoint=storage.address).open(tmp_path) as reader,
+        pytest.raises(WarehouseError, match="the query: 4999 of 5000 rows came; run again"),
+    ):
+        list(reader.read(ONE, ["a"]))
+
+
 def test_a_stream_is_not_read_ahead_without_bound(alone: Relay, tmp_path: Path) -> None:
     """Of many streams two are open; the others are asked for when these end."""
     _answering_in_streams(alone)
