@@ -14,6 +14,7 @@ from connector.errors import ConfigError
 KeyPath = tuple[str | int, ...]
 """The way to a value of a YAML file: `("attributes", "plan", "on_null")`."""
 
+_SIZES = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -69,6 +70,13 @@ def _share(value: object) -> object:
     return float(match[1]) / 100
 
 
+def _size(value: object) -> object:
+    match = re.fullmatch(r"([1-9][0-9]{0,5})\s*([kMG]i?B|KiB)", value) if isinstance(value, str) else None
+    if not match or match[2] not in _SIZES:
+        raise ValueError("must be a whole number and a unit, kB, MB or GB, such as 1GB")
+    return int(match[1]) * _SIZES[match[2]]
+
+
 type_pattern = r"^\d+\s*(ms|s|m|h|d)$"
 Duration = Annotated[
     timedelta, BeforeValidator(_duration, json_schema_input_type=Annotated[str, Field(pattern=type_pattern)])
@@ -79,6 +87,21 @@ Share = Annotated[
     float, BeforeValidator(_share, json_schema_input_type=Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")])
 ]
 """A fraction from 0 to 1, written as a percentage: `50%`."""
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(_size, json_schema_input_type=Annotated[str, Field(pattern=r"^[1-9][0-9]*\s*([kMG]B|[KMG]iB)$")]),
+]
+"""A number of bytes, written `512MB`."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def exceeds(count: int, share: float, whole: int) -> bool:
@@ -159,11 +182,3 @@ def _kept_elsewhere(value: object) -> object:
 
 KeptSecret = Annotated[Secret, BeforeValidator(_kept_elsewhere)]
 """Where a secret is kept; what is wrong about it is said without showing it."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host is this machine."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -23,7 +23,7 @@ from connector.errors import Problem
 _M = TypeVar("_M", bound=Model)
 
 _NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, ...]]] = {
-    ProjectSettings: {"state": ("a mapping",), "warehouses.*.type": ("bigquery",)},
+    ProjectSettings: {"state": ("a mapping",)},
     SyncKind: {"kind": ("export",)},
     ProfileSync: {
         "engine": ("warehouse",),
@@ -77,6 +77,8 @@ class _Refusal(NamedTuple):
     got: Value
     context: Mapping[str, Any]
     at_key: bool
+    labels: tuple[str | int, ...]
+    """Of its way those steps that are pydantic's own: the branch of a union among them."""
 
     @property
     def choices(self) -> list[str]:
@@ -109,15 +111,16 @@ def parsed(model: type[_M], document: Document, *, root: Path, given: Mapping[st
 def _told(model: type[Model], refusals: list[_Refusal]) -> list[_Refusal]:
     """Without what follows from another mistake: keys missing as misspelt."""
     meant = {
-        (*parents, nearest(str(key), _keys(model, tuple(parents))))
-        for *parents, key in (each.path for each in refusals if each.rule == "extra_forbidden")
+        (*each.path[:-1], nearest(str(each.path[-1]), _keys(model, each)))
+        for each in refusals
+        if each.rule == "extra_forbidden"
     }
     return [each for each in refusals if each.rule != "missing" or each.path not in meant]
 
 
 def _refusal(detail: ErrorDetails, value: Value) -> _Refusal:
     rule, context, loc = detail["type"], detail.get("ctx", {}), detail["loc"]
-    path = _written(loc, value)
+    path, labels = _written(loc, value)
     if rule == "missing":
         path = (*path, loc[-1])
     elif rule in ("union_tag_invalid", "union_tag_not_found"):
@@ -126,17 +129,21 @@ def _refusal(detail: ErrorDetails, value: Value) -> _Refusal:
         context = {"expected": context.get("expected_tags", "")}
     elif isinstance(mistake := context.get("error"), MistakeError):
         path = (*path, *mistake.path)
-    return _Refusal(rule, path, value_at(value, path), context, rule == "extra_forbidden" or loc[-1:] == ("[key]",))
+    at_key = rule == "extra_forbidden" or loc[-1:] == ("[key]",)
+    return _Refusal(rule, path, value_at(value, path), context, at_key, labels)
 
 
-def _written(loc: KeyPath, value: Value) -> KeyPath:
-    """The location without pydantic's own labels: a union's branch, `[key]`, the long form of a short one."""
+def _written(loc: KeyPath, value: Value) -> tuple[KeyPath, KeyPath]:
+    """The location, and apart from it pydantic's own labels: a union's branch, `[key]`, a short form's long one."""
     path: list[str | int] = []
+    labels: list[str | int] = []
     for step in loc:
         if (isinstance(value, dict) and step in value) or (isinstance(value, list) and isinstance(step, int)):
             value = value_at(value, (step,))
             path.append(step)
-    return tuple(path)
+        else:
+            labels.append(step)
+    return tuple(path), tuple(labels)
 
 
 def _problem(model: type[Model], refusal: _Refusal, document: Document) -> Problem:
@@ -146,7 +153,7 @@ def _problem(model: type[Model], refusal: _Refusal, document: Document) -> Probl
         place = document.place(path[:-1], key=True)
     sentence = _not_yet(model, refusal)
     if sentence is None and refusal.rule == "extra_forbidden":
-        path, sentence = path[:-1], _unknown_key(model, refusal, document)
+        path, sentence = path[:-1], _unknown_key(model, refusal)
     where = f"{dotted(path)}: " if path else ""
     return Problem(document.file, *place, where + (sentence or _sentence(model, refusal)))
 
@@ -161,7 +168,7 @@ def _not_yet(model: type[Model], refusal: _Refusal) -> str | None:
             return f"{quoted(str(refusal.got))} is not available yet; use {listing(refusal.choices)}"
         if kind_of(refusal.got) in values:
             return f"{kind_of(refusal.got)} is not available yet; write {_KINDS[refusal.rule]}" + _meaning(
-                model, refusal.path
+                model, refusal
             )
     return None
 
@@ -171,9 +178,8 @@ def _matches(pattern: str, path: KeyPath) -> bool:
     return len(steps) == len(path) and all(step in ("*", key) for step, key in zip(steps, path, strict=True))
 
 
-def _unknown_key(model: type[Model], refusal: _Refusal, document: Document) -> str:
-    *parents, key = refusal.path
-    allowed = _keys(model, tuple(parents), value_at(document.value, tuple(parents)))
+def _unknown_key(model: type[Model], refusal: _Refusal) -> str:
+    key, allowed = refusal.path[-1], _keys(model, refusal)
     near = suggestion(str(key), allowed)
     shown = "unknown key" if refusal.path[0] in _SECRETIVE and not near else f"unknown key {quoted(str(key))}"
     return f"{shown}{near or ';'} allowed here: {', '.join(allowed)}"
@@ -194,7 +200,7 @@ def _sentence(model: type[Model], refusal: _Refusal) -> str:
             return f"must be {words} {refusal.context[name]:g}{got}"
         case rule:
             said = _RULES.get(rule, "not allowed here").format_map(refusal.context)
-            return said if rule == "too_long" else said + _meaning(model, refusal.path)
+            return said if rule == "too_long" else said + _meaning(model, refusal)
 
 
 def _choice(model: type[Model], refusal: _Refusal) -> str:
@@ -206,28 +212,21 @@ def _choice(model: type[Model], refusal: _Refusal) -> str:
     return f"must be {listing(refusal.choices)}, got {quoted(got)}{near}"
 
 
-def _meaning(model: type[Model], path: KeyPath) -> str:
+def _meaning(model: type[Model], refusal: _Refusal) -> str:
     """What the key means, in brackets, where its model says so."""
-    if not path:
+    if not refusal.path:
         return ""
-    *parents, key = path
-    owners = map(_fields, _models(model, tuple(parents)))
-    fields = [fields[str(key)] for fields in owners if key in fields]
+    key = str(refusal.path[-1])
+    owners = map(_fields, _owners(model, refusal))
+    fields = [fields[key] for fields in owners if key in fields]
     words = [word for field in fields for word in get_args(field.annotation) if get_origin(field.annotation) is Literal]
     text = next((field.description for field in fields if field.description), listing(words) if words else "")
     return f" ({text})" if text else ""
 
 
-def _keys(model: type[Model], path: KeyPath, got: Value = None) -> list[str]:
-    """The keys that may stand in the mapping at the path; where models are told apart by `type`, in one of its type."""
-    owners = _models(model, path)
-    meant = [owner for owner in owners if isinstance(got, dict) and got.get("type") in _types(owner)]
-    return sorted({name for owner in meant or owners for name in _fields(owner)})
-
-
-def _types(owner: type[Model]) -> tuple[object, ...]:
-    field = owner.model_fields.get("type")
-    return get_args(field.annotation) if field else ()
+def _keys(model: type[Model], refusal: _Refusal) -> list[str]:
+    """The keys that may stand where the refused one does."""
+    return sorted({name for owner in _owners(model, refusal) for name in _fields(owner)})
 
 
 def _fields(owner: type[Model]) -> dict[str, FieldInfo]:
@@ -235,12 +234,18 @@ def _fields(owner: type[Model]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in owner.model_fields.items()}
 
 
-def _models(model: type[Model], path: KeyPath) -> list[type[Model]]:
-    """The models that may stand at the path."""
+def _owners(model: type[Model], refusal: _Refusal) -> list[type[Model]]:
+    """The models of the mapping that the refused key is in; of a union told apart by `type` the one meant."""
     types: list[Any] = [model]
-    for step in path:
+    for step in refusal.path[:-1]:
         types = [inner for each in types for inner in _inside(each, step)]
-    return [each for each in types if isinstance(each, type) and issubclass(each, Model)]
+    owners = [each for each in types if isinstance(each, type) and issubclass(each, Model)]
+    return [owner for owner in owners if _tag(owner) in refusal.labels] or owners
+
+
+def _tag(model: type[Model]) -> str | None:
+    field = model.model_fields.get("type")
+    return next(iter(get_args(field.annotation)), None) if field else None
 
 
 def _inside(annotation: Any, step: str | int) -> Iterator[Any]:  # noqa: ANN401 - an annotation can be anything

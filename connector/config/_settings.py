@@ -5,17 +5,15 @@ from datetime import timedelta
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
-from connector._model import KeptSecret, Model, is_loopback
+from connector._model import KeptSecret, Model, Size, is_loopback
 from connector.api._http import Limits
 from connector.config._scalars import BoundedDuration, PositiveDuration
 from connector.warehouses import Warehouse
 
 BASE_URL = "https://api.batch.com/2.11"
 """The version of the Profile API that the code is written against."""
-
-_SIZES = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 def _base_url(text: str) -> str:
@@ -33,13 +31,6 @@ def _base_url(text: str) -> str:
     return text
 
 
-def _size(value: object) -> object:
-    match = re.fullmatch(r"([1-9][0-9]{0,5})\s*([kMG]i?B|KiB)", value) if isinstance(value, str) else None
-    if not match or match[2] not in _SIZES:
-        raise ValueError("must be a whole number and a unit, kB, MB or GB, such as 1GB")
-    return int(match[1]) * _SIZES[match[2]]
-
-
 def _warehouse_name(name: str) -> str:
     if not re.fullmatch(r"[a-z0-9_-]{1,60}", name):
         raise ValueError("a warehouse's name is 1 to 60 lower-case letters, digits, '_' and '-'; rename it")
@@ -50,13 +41,6 @@ def _folder(text: str) -> str:
     if "://" in text:
         raise ValueError("must be a folder; a state in a database or an object storage is not available yet")
     return text
-
-
-Size = Annotated[
-    int,
-    BeforeValidator(_size, json_schema_input_type=Annotated[str, Field(pattern=r"^[1-9][0-9]*\s*([kMG]B|[KMG]iB)$")]),
-]
-"""A number of bytes, written `512MB`."""
 
 
 class BatchSettings(Model):

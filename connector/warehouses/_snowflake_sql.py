@@ -170,7 +170,7 @@ def within(field: Field, window: Window) -> Selection:
         since, until = window.wall_times()
     else:
         raise WarehouseError(
-            f"the cursor column '{field.name}' has the type {field.type}, which is neither a timestamp nor a date",
+            f"the column '{field.name}' has the type {field.type}, which is neither a timestamp nor a date",
             remedy="choose another cursor, or cast it in a query",
         )
     if field.type == "DATE":  # both ends up to midnight; the first day whole, as its stamp is written until it ends

@@ -193,16 +193,15 @@ BROKEN_MAINS = {
     "no warehouse": (MAIN.partition("warehouses")[0] + "⟪warehouses: {}\n", "warehouses: must not be empty"),
     "misspelt type": (
         MAIN.replace("duckdb,", "⟪duckbd,"),
-        "warehouses.local.type: must be duckdb or snowflake, got 'duckbd'; did you mean 'duckdb'?",
+        "warehouses.local.type: must be duckdb, snowflake or bigquery, got 'duckbd'; did you mean 'duckdb'?",
     ),
     "no type": (
         MAIN.replace("local: {type: duckdb, ", "⟪local: {"),
-        "warehouses.local.type: missing; add it (duckdb or snowflake)",
+        "warehouses.local.type: missing; add it (duckdb, snowflake or bigquery)",
     ),
-    "misspelt later type": (MAIN.replace("duckdb,", "⟪snowflak,"), "did you mean 'snowflake'?"),
-    "bigquery": (
-        MAIN.replace("duckdb,", "⟪bigquery,"),
-        "warehouses.local.type: 'bigquery' is not available yet; use duckdb or snowflake",
+    "key of another warehouse": (
+        MAIN.replace("{type: duckdb,", "{type: duckdb, ⟪project: acme,"),
+        "warehouses.local: unknown key; allowed here: path, type",
     ),
     "name of a warehouse": (MAIN + "  ⟪Big One: {type: duckdb, path: a}\n", "a warehouse's name is 1 to 60 lower-case"),
     "state mapping": (
@@ -214,6 +213,35 @@ BROKEN_MAINS = {
     "bare memory": (MAIN + "memory: ⟪1000000\n", "memory: must be a whole number and a unit"),
     "too many requests": (MAIN + "delivery: {in_flight: ⟪65}\n", "delivery.in_flight: must be at most 64, got 65"),
     "no time": (MAIN + "delivery: {timeout: ⟪0s}\n", "delivery.timeout: must be longer than 0s"),
+}
+
+WAREHOUSES = {
+    "⟪bq: {type: bigquery}": "warehouses.bq.project: missing; add it (the id of the project that runs and pays",
+    "bq: {type: bigquery, project: acme, ⟪path: a}": "unknown key; allowed here: api_endpoint, credentials_file,",
+    "bq: {type: bigquery, project: acme, ⟪locaton: EU}": "unknown key 'locaton'; did you mean 'location'?",
+    "bq: {type: bigquery, project: ⟪Acme Inc}": "project: must be a project's id: lower-case letters",
+    "bq: {type: bigquery, project: acme, dataset: ⟪acme.marts}": "dataset: must be a dataset's name alone",
+    "bq: {type: bigquery, project: acme, location: ⟪'E U'}": "location: must be a location of BigQuery, such as EU",
+    "bq: {type: bigquery, project: acme, maximum_bytes_billed: ⟪1000}": "must be a whole number and a unit",
+    "bq: {type: bigquery, project: acme, timeout: ⟪7h}": "timeout: must be 1s to 6h",
+    "bq: {type: bigquery, project: acme, timeout: ⟪0s}": "timeout: must be 1s to 6h",
+    "bq: {type: bigquery, project: acme, impersonate_service_account: ⟪bot}": "must be a service account's e-mail",
+    "bq: {type: bigquery, project: acme, api_endpoint: ⟪'http://bigquery.acme.com'}": "must begin with https:// (http://",
+    "bq: {type: bigquery, project: acme, api_endpoint: ⟪'https://u:p@acme.com'}": "a host without path, user or query",
+    "bq: {type: bigquery, project: acme, api_endpoint: ⟪'https://acme.com/v2'}": "a host without path, user or query",
+    "bq: {type: bigquery, project: acme, api_endpoint: ⟪'https://[::1'}": "must be a URL such as",
+    "bq: {type: bigquery, project: acme, storage_endpoint: ⟪'https://acme.com'}": "must be host:port, such as",
+    "bq: {type: bigquery, project: acme, storage_endpoint: ⟪'localhost:9060'}": "must be on this machine where api_endpoint",
+    "bq: {type: bigquery, project: acme, storage_endpoint: ⟪'[::1]:9060'}": "must be on this machine where api_endpoint",
+    "bq: {type: bigquery, project: acme, api_endpoint: 'http://localhost:9050', storage_endpoint: ⟪'acme.com:443'}": (
+        "must be on this machine where api_endpoint is http://, and only there"
+    ),
+    "bq: {type: bigquery, project: acme, api_endpoint: 'http://127.0.0.1:9050', credentials_file: ⟪key.json}": (
+        "credentials_file: not allowed beside an api_endpoint of http://"
+    ),
+    "bq: {type: bigquery, project: acme, api_endpoint: 'http://[::1]', impersonate_service_account: ⟪a@b.com}": (
+        "impersonate_service_account: not allowed beside an api_endpoint of http://"
+    ),
 }
 
 BASE_URLS = {
@@ -241,6 +269,12 @@ def test_a_broken_project_file_is_told_at_its_place(case: str, tmp_path: Path) -
     """A mistake in connector.yaml is one problem at its place, and no secret comes out with it."""
     text, words = BROKEN_MAINS[case]
     assert words in the_problem(tmp_path, "connector.yaml", text)
+
+
+@pytest.mark.parametrize("line", WAREHOUSES)
+def test_a_broken_warehouse_is_told_at_its_place(line: str, tmp_path: Path) -> None:
+    """A key, a value or a combination that BigQuery cannot be reached with is found without reaching for it."""
+    assert WAREHOUSES[line] in the_problem(tmp_path, "connector.yaml", f"{MAIN}  {line}\n")
 
 
 @pytest.mark.parametrize("case", LATER)

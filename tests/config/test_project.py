@@ -10,7 +10,8 @@ from connector._model import EnvSecret, FileSecret
 from connector.config import ProfileSync, code_version, find_project, load_project
 from connector.errors import ConfigError, Problem, UsageError
 from connector.warehouses._base import Relation
-from tests.config.conftest import EVENTS, SYNC, Write
+from connector.warehouses.bigquery import BigQuery
+from tests.config.conftest import EVENTS, MAIN, SYNC, Write
 
 FULL_MAIN = """\
 batch:
@@ -101,6 +102,28 @@ def test_a_small_project_has_the_documented_defaults(write: Write) -> None:
     assert (sync.full_read_every, sync.guard.max_changed, sync.guard.max_removed) == (timedelta(days=7), 0.5, 0.1)
     assert (sync.guard.min_rows, sync.tolerance.rejected, sync.tolerance.invalid) == (1, 0.01, 0.01)
     assert (sync.dagster.group, sync.dagster.freshness) == ("batch", None)
+
+
+def test_bigquery_is_read_as_written(write: Write) -> None:
+    """Every key of a BigQuery warehouse reaches its setting; the few that must be there are enough."""
+    full = (
+        "  bq: {type: bigquery, project: acme-prod, location: EU, dataset: marts, credentials_file: key.json, "
+        "impersonate_service_account: bot@acme.iam.gserviceaccount.com, api_endpoint: 'https://bigquery.acme.com', "
+        "storage_endpoint: 'storage.acme.com:443', maximum_bytes_billed: 20GB, timeout: 90s}\n"
+        "  small: {type: bigquery, project: 'acme.com:legacy'}\n"
+        "  emulated: {type: bigquery, project: p, api_endpoint: 'http://[::1]:1', storage_endpoint: '127.0.0.1:2'}\n"
+    )
+    warehouses = load_project(write({"connector.yaml": MAIN + full})).settings.warehouses
+    bigquery, small, emulated = (warehouses[name] for name in ("bq", "small", "emulated"))
+    assert isinstance(bigquery, BigQuery)
+    assert (bigquery.location, bigquery.dataset, bigquery.credentials_file) == ("EU", "marts", "key.json")
+    assert (bigquery.maximum_bytes_billed, bigquery.timeout) == (20 * 10**9, timedelta(seconds=90))
+    assert bigquery.impersonate_service_account == "bot@acme.iam.gserviceaccount.com"
+    assert (bigquery.api_endpoint, bigquery.storage_endpoint) == ("https://bigquery.acme.com", "storage.acme.com:443")
+    assert isinstance(small, BigQuery)
+    assert (small.maximum_bytes_billed, small.timeout, small.location) == (None, timedelta(hours=1), None)
+    assert isinstance(emulated, BigQuery)
+    assert [each.is_emulated for each in (bigquery, small, emulated)] == [False, False, True]
 
 
 def test_short_forms_mean_the_long_ones(write: Write) -> None:

@@ -18,7 +18,7 @@ from connector.errors import ConfigError, WarehouseError
 from connector.warehouses import _snowflake
 from connector.warehouses._base import RECORD_BATCH_ROWS, Keys, Reader, Relation
 from connector.warehouses.snowflake import Snowflake
-from tests.emulators.snowflake_bench import PORT, SnowflakeBench, pytest_with_client_4
+from tests.emulators.snowflake_bench import SnowflakeBench, pytest_with_client_4
 
 SECRET = "s3cret-hunter2"
 LONG = "123456789012345678.91"
@@ -26,8 +26,8 @@ LONG = "123456789012345678.91"
 
 
 @pytest.fixture
-def bench(tmp_path: Path, snowflake_port: int) -> SnowflakeBench:
-    return SnowflakeBench(tmp_path, snowflake_port)
+def bench(tmp_path: Path) -> SnowflakeBench:
+    return SnowflakeBench(tmp_path)
 
 
 @pytest.fixture
@@ -308,7 +308,7 @@ def test_names_match_without_case_unless_two_differ_only_in_it(bench: SnowflakeB
 
 def test_a_table_of_another_database_is_listed_with_it(bench: SnowflakeBench, tmp_path: Path, reader: Reader) -> None:
     """A typing error in a name of three parts is looked for where it points."""
-    other = SnowflakeBench(tmp_path, bench.port)
+    other = SnowflakeBench(tmp_path)
     other.create("customers", {"id": "integer"}, [])
     asked = f"{other.database.lower()}.public.custmers"
     with pytest.raises(WarehouseError, match=f"did you mean '{other.database.lower()}.public.customers'"):
@@ -374,9 +374,8 @@ def test_settings_load_without_the_driver() -> None:
 
 
 @pytest.mark.skipif(driver.__version__.startswith("4."), reason="this is that run")
-def test_the_driver_s_version_4_does_the_same(snowflake_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_driver_s_version_4_does_the_same() -> None:
     """The contract and what is Snowflake's own hold on both major versions: users' environments have either."""
-    monkeypatch.setenv(PORT, str(snowflake_port))
     files = [str(Path(__file__).with_name(name)) for name in ("test_warehouses.py", "test_snowflake.py")]
     command = pytest_with_client_4("-q", "-k", "snowflake", "-p", "no:cacheprovider", *files)
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2])

@@ -1,155 +1,159 @@
-"""Environments of their own for the emulators, and the emulators as processes that the workers of a test run share.
-
-An environment is made once, in `$CONNECTOR_TEST_CACHE` (else `~/.cache/batch-connector-tests`), in a folder named by
-the hash of its requirements. A server is started by the first worker that needs it, and stopped after the last.
-"""
+"""Emulators of warehouses: each installed once into a virtual environment of its own, and started once a test run."""
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from typing import IO, Any, NamedTuple, NoReturn
 
 import pytest
 
-START_SECONDS = 60
-MAKE_SECONDS = 900
+CACHE_VARIABLE = "CONNECTOR_TEST_CACHE"
+"""The environment variable that names another folder for installed emulators."""
 
-_keepers: list[subprocess.Popen[bytes]] = []
-"""Started here, outlive the worker where others still need them: nobody waits for their end."""
+INSTALL_TIMEOUT = 900
+"""Seconds for each step of making an environment."""
 
+RUN_VARIABLE = "CONNECTOR_TEST_RUN"
+"""The environment variable that names a test run: the tests that a test starts share its emulators."""
 
-class MissingError(Exception):
-    """An emulator cannot be had here; the text says why and what to do."""
-
-
-def required(missing: MissingError) -> None:
-    """Fails a test that lacks its emulator in CI, and skips it elsewhere."""
-    if os.environ.get("CI", "").lower() in ("1", "true"):
-        pytest.fail(str(missing), pytrace=False)
-    pytest.skip(str(missing))
+_KEEPER = Path(__file__).with_name("keeper.py")
+_KEPT: list[IO[Any] | "subprocess.Popen[bytes]"] = []
+"""What this process holds until it ends: its share of each running emulator."""
 
 
-@dataclass(frozen=True)
-class Environment:
-    """A virtual environment that is made when it is first needed."""
+class Environment(NamedTuple):
+    """What an emulator needs, and how it is started."""
 
     name: str
+    pythons: tuple[str, ...]
+    """Versions of Python that it runs on, such as `3.13`, the best first."""
     requirements: tuple[str, ...]
-    interpreters: tuple[str, ...] = (sys.executable,)
-    """Paths, or names on the path; the first that is there makes the environment."""
-    finish: Callable[[Path], None] | None = None
-    """What is left to do in the environment's folder after the installation."""
-
-    @property
-    def folder(self) -> Path:
-        """Where it is, or will be."""
-        cache = os.environ.get("CONNECTOR_TEST_CACHE") or Path.home() / ".cache/batch-connector-tests"
-        recipe = "\n".join([*self.requirements, self._interpreter()])
-        return Path(cache) / f"{self.name}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-
-    def python(self) -> Path:
-        """Its interpreter, made where it is not there yet.
-
-        Raises:
-            MissingError: There is no interpreter to make it with, or the requirements cannot be installed.
-        """
-        python, whole = self.folder / "bin/python", self.folder / "whole"
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder.with_suffix(".lock")):
-            if not whole.exists():
-                shutil.rmtree(self.folder, ignore_errors=True)
-                self._run(self._interpreter(), "-m", "venv", str(self.folder))
-                self._run(str(python), "-m", "pip", "install", "--quiet", *self.requirements)
-                if self.finish:
-                    self.finish(self.folder)
-                whole.touch()
-        return python
-
-    def _interpreter(self) -> str:
-        for name in self.interpreters:
-            if found := shutil.which(name):
-                return found
-        wanted = " or ".join(self.interpreters)
-        raise MissingError(f"the {self.name} emulator needs {wanted}; put one of them on the PATH")
-
-    def _run(self, *command: str) -> None:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=MAKE_SECONDS)
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip().rpartition("\n")[2]
-            remedy = f"give this machine access to a package index, or fill {self.folder} elsewhere"
-            raise MissingError(f"the environment of the {self.name} emulator cannot be made: {said}; {remedy}")
+    ports: int
+    command: tuple[str, ...]
+    """`{folder}` is the environment, `{data}` an empty folder, `{0}` and so on are free ports."""
+    prepare: str = ""
+    """Python to run in the new environment, with its folder as argument."""
 
 
-@contextmanager
-def locked(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """Holds a file's lock; the kernel frees it when the process ends."""
-    with path.open("a") as file:
-        fcntl.flock(file, kind)
-        yield
+def running(environment: Environment) -> tuple[int, ...]:
+    """The ports, on this machine, of the emulator that all processes of this test run share.
+
+    It stops when the last of them ends. Without what it needs the test is skipped; in CI (`CI=true`) it fails.
+    """
+    found = _ports_or_reason(environment)
+    return _unavailable(found) if isinstance(found, str) else found
 
 
-@contextmanager
-def serving(
-    name: str, command: Callable[[Sequence[int]], Sequence[str]], ports: int, shared: Path
-) -> Iterator[list[int]]:
-    """The ports of a server that all workers share, and that ends after the last of them, however that one ends.
+@cache
+def _ports_or_reason(environment: Environment) -> tuple[int, ...] | str:
+    try:
+        return _shared(environment, installed(environment))
+    except (OSError, subprocess.SubprocessError, RuntimeError) as error:
+        return f"the emulator of {environment.name} is missing: {error}"
 
-    Args:
-        name: Of its files in the folder.
-        command: What starts it on the ports given.
-        ports: How many it listens on.
-        shared: A folder that the workers of this test run have in common.
+
+def _unavailable(reason: str) -> NoReturn:
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def installed(environment: Environment) -> Path:
+    """The folder of the environment, made where it is not there yet; others that need it wait meanwhile.
 
     Raises:
-        MissingError: It does not start.
+        RuntimeError: There is no Python to make it with, or the requirements cannot be installed.
     """
-    state, gate, users = (shared / f"{name}.{what}" for what in ("ports", "gate", "users"))
-    with ExitStack() as using:
-        with locked(gate):
-            using.enter_context(locked(users, fcntl.LOCK_SH))  # waits for the end of one that is stopping
-            if not state.exists():
-                state.write_text(json.dumps(_started(command, ports, users, state)))
-        yield json.loads(state.read_text())
+    recipe = "\n".join([*environment.pythons, *environment.requirements, environment.prepare])
+    cached = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/batch-connector-tests").expanduser()
+    folder = cached / f"{environment.name}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    cached.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_suffix(".lock"), fcntl.LOCK_EX):
+        if not (folder / "ready").exists():
+            interpreter = _interpreter(environment.pythons)
+            shutil.rmtree(folder, ignore_errors=True)
+            _run(interpreter, "-m", "venv", folder)
+            python = folder / "bin" / "python"
+            _run(python, "-m", "pip", "install", "--quiet", *environment.requirements)
+            _run(python, "-c", environment.prepare, folder)
+            (folder / "ready").touch()
+    return folder
 
 
-def _started(command: Callable[[Sequence[int]], Sequence[str]], count: int, users: Path, state: Path) -> list[int]:
-    ports, log = _free_ports(count), users.with_suffix(".log")
-    keeper = [sys.executable, str(Path(__file__).with_name("keeper.py")), str(users), str(state)]
-    with log.open("wb") as file:
-        process = subprocess.Popen([*keeper, *command(ports)], stdout=file, stderr=file, start_new_session=True)
-    _keepers.append(process)
-    deadline = time.monotonic() + START_SECONDS
-    for port in ports:
-        while not _listens(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.terminate()
-                raise MissingError(f"the emulator does not start: {log.read_text(errors='replace')[-2000:]}")
-            time.sleep(0.05)
-    return ports
+def _interpreter(versions: Sequence[str]) -> str:
+    for version in versions:
+        found = [
+            sys.executable,
+            shutil.which(f"python{version}"),
+            *Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser().glob(f"versions/{version}.*/bin/python"),
+            *Path("~/.local/share/uv/python").expanduser().glob(f"cpython-{version}.*/bin/python{version}"),
+        ]
+        for candidate in found:
+            if candidate and _version(candidate) == version:
+                return str(candidate)
+    raise RuntimeError(f"it runs on Python {' or '.join(versions)}; install one, by `uv python install {versions[0]}`")
 
 
-def _free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    for each in held:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
+def _version(python: str | Path) -> str:
+    """Asked of it: a shim of pyenv is there whether or not the version is."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
 
 
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 0.2).close()
-    except OSError:
-        return False
-    return True
+def _run(*command: str | Path) -> None:
+    ended = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, timeout=INSTALL_TIMEOUT
+    )
+    if ended.returncode:
+        said = ended.stderr.strip().splitlines() or ["it said nothing"]
+        raise RuntimeError(f"`{Path(command[0]).name} {' '.join(map(str, command[1:4]))} …` failed: {said[-1]}")
+
+
+def _shared(environment: Environment, folder: Path) -> tuple[int, ...]:
+    run = os.environ.setdefault(RUN_VARIABLE, os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid()))
+    place = Path(tempfile.gettempdir()) / f"connector-emulators-{os.getuid()}-{run}" / environment.name
+    _KEPT.append(_joined(place))
+    ports = place / "ports"
+    with _locked(place / "starting", fcntl.LOCK_EX):
+        if not ports.exists():
+            command = [part.replace("{folder}", str(folder)) for part in environment.command]
+            keeper = subprocess.Popen(
+                [sys.executable, _KEEPER, place, str(environment.ports), *command],
+                env={**os.environ, "HOME": str(folder / "home")},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C ends the tests, and with the last of them the emulator
+            )
+            _KEPT.append(keeper)
+            while not ports.exists():
+                if keeper.poll() is not None:
+                    raise RuntimeError(f"it did not start: {(place / 'log').read_text(errors='replace')[-1000:]}")
+                time.sleep(0.05)
+    return tuple(map(int, ports.read_text().split()))
+
+
+def _joined(place: Path) -> IO[str]:
+    """A share of the users' lock, which the kernel gives back however this process ends."""
+    while True:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            users = (place / "users").open("w")
+            fcntl.flock(users, fcntl.LOCK_SH)
+            if os.fstat(users.fileno()).st_nlink:  # else a keeper that ended took the folder with it
+                return users
+            users.close()
+
+
+@contextmanager
+def _locked(path: Path, kind: int) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, kind)
+        yield

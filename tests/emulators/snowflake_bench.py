@@ -1,6 +1,6 @@
 """The Snowflake emulator, and a warehouse of a test's own in it."""
 
-import os
+import sys
 import sysconfig
 import uuid
 from collections.abc import Iterator, Sequence
@@ -12,12 +12,15 @@ import httpx
 import snowflake.connector
 
 from connector.warehouses.snowflake import Snowflake
-from tests.emulators.environments import Environment, serving
+from tests.emulators.environments import Environment, installed, running
 
-PORT = "CONNECTOR_TEST_SNOWFLAKE_PORT"
-"""Names the port of an emulator that runs already."""
-
-ENVIRONMENT = Environment("snowflake", ("fakesnow[server]==0.12.1", "snowflake-connector-python[pandas]==4.8.1"))
+ENVIRONMENT = Environment(
+    name="snowflake",
+    pythons=(f"{sys.version_info.major}.{sys.version_info.minor}",),  # of the tests, which import its client
+    requirements=("fakesnow[server]==0.12.1", "snowflake-connector-python[pandas]==4.8.1"),
+    ports=1,
+    command=("{folder}/bin/python", str(Path(__file__).with_name("snowflake_server.py")), "{0}"),
+)
 
 _OTHER_CLIENT = """
 import sys
@@ -28,25 +31,10 @@ sys.exit(pytest.main(sys.argv[1:]))
 """
 
 
-@contextmanager
-def emulator(shared: Path) -> Iterator[int]:
-    """The port of the emulator.
-
-    Raises:
-        MissingError: It cannot be had here.
-    """
-    if running := os.environ.get(PORT):
-        yield int(running)
-        return
-    python, server = ENVIRONMENT.python(), Path(__file__).with_name("snowflake_server.py")
-    with serving("snowflake", lambda ports: [str(python), str(server), *map(str, ports)], 1, shared) as (port,):
-        yield port
-
-
 def pytest_with_client_4(*arguments: str) -> list[str]:
     """A command that runs tests with the client's version 4: that of the emulator's environment, before our own."""
     ours = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    return [str(ENVIRONMENT.python()), "-c", _OTHER_CLIENT, "|".join(ours), *arguments]
+    return [str(installed(ENVIRONMENT) / "bin/python"), "-c", _OTHER_CLIENT, "|".join(ours), *arguments]
 
 
 class SnowflakeBench:
@@ -65,15 +53,16 @@ class SnowflakeBench:
         "aware": "TIMESTAMP_TZ",
         "json": "VARIANT",
     }
+    arrays_hold_nulls = True
     series = "SELECT SEQ4() AS i, 'row ' || SEQ4() AS t FROM TABLE(GENERATOR(ROWCOUNT => 120000))"
     failing = (
         "SELECT CAST(CASE WHEN SEQ4() = 200000 THEN 's3cret' ELSE '1' END AS INTEGER) AS i"
         " FROM TABLE(GENERATOR(ROWCOUNT => 250000))"
     )
 
-    def __init__(self, root: Path, port: int) -> None:
+    def __init__(self, root: Path) -> None:
         self.database = f"T{uuid.uuid4().hex}".upper()
-        self.port = port
+        (self.port,) = running(ENVIRONMENT)
         (root / "password").write_text("not checked")
         self.settings = Snowflake.model_validate(
             {
@@ -84,7 +73,7 @@ class SnowflakeBench:
                 "database": self.database,
                 "schema": "PUBLIC",
                 "host": "127.0.0.1",
-                "port": port,
+                "port": self.port,
                 "protocol": "http",
             }
         )

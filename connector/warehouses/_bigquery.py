@@ -1,0 +1,286 @@
+"""An open BigQuery: its jobs, and the stream of their results."""
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, date, datetime
+from itertools import islice
+from typing import cast
+from uuid import uuid4
+
+import polars as pl
+import pyarrow as pa
+from google.api_core import exceptions as api
+from google.cloud import bigquery
+from google.cloud.bigquery.table import RowIterator
+from google.cloud.bigquery_storage_v1 import BigQueryReadClient
+from google.cloud.bigquery_storage_v1 import types as storage
+
+from connector.errors import WarehouseError
+from connector.warehouses import _bigquery_sql as sql
+from connector.warehouses._base import RECORD_BATCH_ROWS, Column, Keys, Latest, Relation, Window
+from connector.warehouses._bigquery_client import Clients
+from connector.warehouses._bigquery_errors import FAILURES, translated
+from connector.warehouses._names import did_you_mean, named
+from connector.warehouses.bigquery import BigQuery
+
+FIRST_PAGE_ROWS = 1000
+"""Rows that come with a query's first answer, 5 kB of memory each: a result with no more needs no second service."""
+
+PAGE_ROWS = 10_000
+"""Rows of a page where there is only the API."""
+
+OPEN_STREAMS = 2
+"""Streams of a result that are received at once, in answers of up to 10 MiB."""
+
+_DATASETS_SEARCHED = 50
+_TABLES_SEARCHED = 1000
+_CANCEL_TIMEOUT = 10.0
+
+
+class BigQueryReader:
+    """BigQuery, read by query jobs. One thread at a time; reads may interleave."""
+
+    def __init__(self, settings: BigQuery, clients: Clients, tags: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._clients = clients
+        self._labels = {"app": "batch_connector", **{_label(key): _label(value) for key, value in tags.items()}}
+        self._known: dict[Relation, list[sql.Field]] = {}
+        self._closed = False
+
+    def close(self) -> None:
+        """End every unfinished read."""
+        self._closed = True
+
+    def columns(self, relation: Relation) -> list[Column]:
+        """See `Reader.columns`. A table is looked up and a query tried dry: neither is billed.
+
+        Raises:
+            WarehouseError: There is no such table, or the query is wrong.
+        """
+        return [Column(field.name, field.dtype, field.json) for field in self._fields(relation)]
+
+    def now(self) -> datetime:
+        """BigQuery's clock, aware, in UTC.
+
+        Raises:
+            WarehouseError: It cannot be asked.
+        """
+        with self._translated("the clock"):
+            ((instant,),) = self._result("the clock", "SELECT CURRENT_TIMESTAMP()")[1]
+        return cast("datetime", instant).astimezone(UTC)
+
+    def read(
+        self,
+        relation: Relation,
+        columns: Sequence[str],
+        rows: Window | Keys | None = None,
+        *,
+        latest: Latest | None = None,
+    ) -> Iterator[pl.DataFrame]:
+        """See `Reader.read`. Names match without case, as in BigQuery; frames carry them as asked for.
+
+        Raises:
+            WarehouseError: At once, a column is missing or its type does not serve; later, the read failed.
+        """
+        found = [self._field(relation, name)._replace(name=name) for name in dict.fromkeys(columns)]
+        for field in found:
+            if field.dtype == pl.Object():
+                raise WarehouseError(
+                    f"column '{field.name}' of {named(relation)} cannot be read as {field.type}",
+                    remedy="cast it in a query, to text for instance",
+                )
+        selections = [sql.Selection()]
+        if isinstance(rows, Window):
+            selections = [sql.within(self._field(relation, rows.column), rows)]
+        elif isinstance(rows, Keys):
+            selections = sql.among(self._field(relation, rows.column), rows)
+        if latest:
+            key, cursor = (self._field(relation, name) for name in latest)
+            selections = [sql.newest(selection, key, cursor) for selection in selections]
+        return self._frames(relation, found, selections)
+
+    def _frames(
+        self, relation: Relation, fields: Sequence[sql.Field], selections: Sequence[sql.Selection]
+    ) -> Iterator[pl.DataFrame]:
+        what = named(relation)
+        text, schema = sql.select(fields, self._source(relation)), pl.Schema({each.name: each.dtype for each in fields})
+        for selection in selections:
+            with self._translated(what):
+                job, rows = self._result(what, text + selection.where, selection.parameters)
+                read = 0
+                for batch in self._batches(job, rows):
+                    read += batch.num_rows
+                    for start in range(0, batch.num_rows, RECORD_BATCH_ROWS):
+                        self._require_open()
+                        yield pl.DataFrame(_plain(batch.slice(start, RECORD_BATCH_ROWS))).cast(schema)
+                self._require_open()
+            if read != rows.total_rows:  # rows that do not come would be taken for removed
+                raise WarehouseError(f"{what}: {read} of {rows.total_rows} rows came", remedy="run again")
+
+    def _batches(self, job: bigquery.QueryJob, rows: RowIterator) -> Iterator[pa.RecordBatch]:
+        """The result's record batches: from the API where they are few, else from the Storage API."""
+        if self._clients.storage and rows.total_rows > FIRST_PAGE_ROWS:
+            yield from self._streamed(self._clients.storage, job.destination)
+        elif rows.total_rows:
+            yield from rows.to_arrow_iterable()
+
+    def _streamed(self, client: BigQueryReadClient, table: bigquery.TableReference) -> Iterator[pa.RecordBatch]:
+        wanted = storage.ReadSession(table=table.to_bqstorage(), data_format=storage.DataFormat.ARROW)
+        wanted.read_options.arrow_serialization_options = storage.ArrowSerializationOptions(
+            buffer_compression=storage.ArrowSerializationOptions.CompressionCodec.LZ4_FRAME
+        )
+        again, timeout = self._clients.retry, self._clients.timeout
+        parent = f"projects/{self._settings.project}"
+        session = client.create_read_session(parent=parent, read_session=wanted, retry=again, timeout=timeout)
+        schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
+        waiting = [stream.name for stream in session.streams]
+        streams: deque[Iterator[storage.ReadRowsResponse]] = deque()
+        while waiting or streams:
+            while waiting and len(streams) < OPEN_STREAMS:
+                streams.append(iter(client.read_rows(waiting.pop(), retry=again)))
+            if answer := next(streams[0], None):
+                yield pa.ipc.read_record_batch(pa.py_buffer(answer.arrow_record_batch.serialized_record_batch), schema)
+                streams.rotate()
+            else:
+                streams.popleft()
+
+    def _result(
+        self, what: str, text: str, parameters: Sequence[sql.Parameter] = ()
+    ) -> tuple[bigquery.QueryJob, RowIterator]:
+        """The finished job of a statement, and its rows."""
+        self._require_open()
+        config = bigquery.QueryJobConfig(query_parameters=[_parameter(each) for each in parameters])
+        config.job_timeout_ms = int(self._settings.timeout.total_seconds() * 1000)
+        if self._settings.maximum_bytes_billed:
+            config.maximum_bytes_billed = self._settings.maximum_bytes_billed
+        with self._translated(what, rows=False):  # a statement that is refused has read no row
+            job = self._started(text, config)
+        try:
+            rows = job.result(
+                page_size=FIRST_PAGE_ROWS if self._clients.storage else PAGE_ROWS,
+                retry=self._clients.retry,
+                timeout=self._settings.timeout.total_seconds(),
+            )
+        finally:
+            if job.state != "DONE":  # nobody waits for it any longer, and it would be billed
+                with suppress(*FAILURES):
+                    job.cancel(retry=None, timeout=_CANCEL_TIMEOUT)
+        return job, rows
+
+    def _started(self, text: str, config: bigquery.QueryJobConfig) -> bigquery.QueryJob:
+        """The job, started once: its id is known beforehand, so that a request sent again finds the first one's."""
+        job_id = "_".join([*self._labels.values(), uuid4().hex])
+        try:
+            return self._query(text, config, job_id)
+        except api.Conflict:
+            return cast(
+                "bigquery.QueryJob",
+                self._clients.api.get_job(job_id, retry=self._clients.retry, timeout=self._clients.timeout),
+            )
+
+    def _query(self, text: str, config: bigquery.QueryJobConfig, job_id: str | None) -> bigquery.QueryJob:
+        settings, clients = self._settings, self._clients
+        config.labels = self._labels
+        if settings.dataset:
+            config.default_dataset = f"{settings.project}.{settings.dataset}"
+        return clients.api.query(
+            text, job_config=config, job_id=job_id, job_retry=None, retry=clients.retry, timeout=clients.timeout
+        )
+
+    def _source(self, relation: Relation) -> str:
+        """What stands after FROM."""
+        if relation.query is not None:
+            return sql.subquery(relation.query)
+        return ".".join(map(sql.quoted, self._table(relation)))
+
+    def _table(self, relation: Relation) -> tuple[str, str, str]:
+        return sql.table(relation.table or "", self._settings.project, self._settings.dataset)
+
+    def _fields(self, relation: Relation) -> list[sql.Field]:
+        if relation not in self._known:
+            with self._translated(named(relation), rows=False):
+                schema = self._table_schema(relation) if relation.query is None else self._query_schema(relation.query)
+            self._known[relation] = [sql.field(declared) for declared in schema]
+        return self._known[relation]
+
+    def _table_schema(self, relation: Relation) -> Sequence[sql.Declared]:
+        self._require_open()
+        project, dataset, own = self._table(relation)
+        reference = bigquery.DatasetReference(project, dataset).table(own)
+        clients = self._clients
+        try:
+            table = clients.api.get_table(reference, retry=clients.retry, timeout=clients.timeout)
+        except api.NotFound:
+            raise WarehouseError(
+                f"there is no table '{relation.table}' in project {project}",
+                remedy=did_you_mean((relation.table or "").replace("`", ""), self._tables(project)),
+            ) from None
+        return cast("Sequence[sql.Declared]", table.schema)
+
+    def _query_schema(self, query: str) -> Sequence[sql.Declared]:
+        self._require_open()
+        sql.subquery(query)
+        job = self._query(query, bigquery.QueryJobConfig(dry_run=True, use_query_cache=False), None)
+        sql.require_select(job.statement_type)
+        return cast("Sequence[sql.Declared]", job.schema)
+
+    def _tables(self, project: str) -> list[str]:
+        """The names of the project's tables, as a source names them; none where they may not be listed."""
+        names: list[str] = []
+        clients, own = self._clients, project == self._settings.project
+        with suppress(*FAILURES):
+            datasets = clients.api.list_datasets(project, retry=clients.retry, timeout=clients.timeout)
+            for dataset in islice(datasets, _DATASETS_SEARCHED):
+                prefix = f"{dataset.dataset_id}." if own else f"{project}.{dataset.dataset_id}."
+                if own and dataset.dataset_id == self._settings.dataset:
+                    prefix = ""
+                tables = clients.api.list_tables(
+                    dataset, max_results=_TABLES_SEARCHED, retry=clients.retry, timeout=clients.timeout
+                )
+                names += [prefix + table.table_id for table in tables]
+        return names
+
+    def _field(self, relation: Relation, name: str) -> sql.Field:
+        fields = self._fields(relation)
+        for field in fields:
+            if field.name.lower() == name.lower():
+                return field
+        raise WarehouseError(
+            f"{named(relation)} in project {self._settings.project} has no column '{name}'",
+            remedy=did_you_mean(name, [field.name for field in fields]),
+        )
+
+    @contextmanager
+    def _translated(self, what: str, *, rows: bool = True) -> Iterator[None]:
+        with translated(f"{what} in project {self._settings.project} cannot be read", rows=rows):
+            yield
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise WarehouseError("the warehouse was closed before the read ended", remedy="open it again")
+
+
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The record batch without the extension types that BigQuery puts on DATETIME and JSON, at any depth."""
+    return batch.cast(pa.schema([(field.name, _plain_type(field.type)) for field in batch.schema]))
+
+
+def _plain_type(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(type_):
+        return pa.list_(_plain_type(type_.value_type))
+    if pa.types.is_struct(type_):
+        return pa.struct([(field.name, _plain_type(field.type)) for field in type_])
+    return type_
+
+
+def _parameter(given: sql.Parameter) -> bigquery.ScalarQueryParameter | bigquery.ArrayQueryParameter:
+    if isinstance(given.value, date):
+        return bigquery.ScalarQueryParameter(given.name, given.type, given.value)
+    return bigquery.ArrayQueryParameter(given.name, given.type, given.value)
+
+
+def _label(text: str) -> str:
+    """A label as BigQuery takes it: at most 63 lower-case letters, digits, `_` and `-`."""
+    return re.sub(r"[^a-z0-9_-]", "_", text.lower())[:63]
