@@ -21,8 +21,8 @@ from connector.warehouses.snowflake import Snowflake
 from tests.emulators.snowflake_bench import SnowflakeBench, pytest_with_client_4
 
 SECRET = "s3cret-hunter2"
-LONG = "123456789012345678.91"
-"""More digits than a float has."""
+LONG, LONGER = "9007199254740993.17", "123456789012345678.91"
+"""More digits than a float has, and than 64 bits have."""
 
 
 @pytest.fixture
@@ -248,7 +248,8 @@ TYPES: list[tuple[str, Any, Any, bool]] = [
     ("PARSE_JSON('{\"a\": [1, null]}')", pl.String, '{"a":[1,null]}', True),
     ("CAST(PARSE_JSON('[1, null]') AS ARRAY)", pl.String, "[1,null]", True),
     ("OBJECT_CONSTRUCT('a', 1)", pl.String, '{"a":1}', True),
-    (f"CAST('{LONG}' AS NUMBER(20,2))", pl.Decimal(20, 2), Decimal(LONG), False),
+    (f"CAST('{LONG}' AS NUMBER(18,2))", pl.Decimal(18, 2), Decimal(LONG), False),
+    (f"CAST('{LONGER}' AS NUMBER(20,2))", pl.Decimal(20, 2), Decimal(LONGER), False),
     ("CAST(1.5 AS FLOAT)", pl.Float64, 1.5, False),
 ]
 
