@@ -115,7 +115,6 @@ class BigQueryReader:
                     for start in range(0, batch.num_rows, RECORD_BATCH_ROWS):
                         self._require_open()
                         yield pl.DataFrame(_plain(batch.slice(start, RECORD_BATCH_ROWS))).cast(schema)
-                self._require_open()
             if read != rows.total_rows:  # rows that do not come would be taken for removed
                 raise WarehouseError(f"{what}: {read} of {rows.total_rows} rows came", remedy="run again")
 
