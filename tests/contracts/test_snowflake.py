@@ -375,9 +375,11 @@ def test_settings_load_without_the_driver() -> None:
 
 
 @pytest.mark.skipif(driver.__version__.startswith("4."), reason="this is that run")
-def test_the_driver_s_version_4_does_the_same() -> None:
+@pytest.mark.parametrize("file", ["test_warehouses.py", "test_snowflake.py"])
+def test_the_driver_s_version_4_does_the_same(file: str) -> None:
     """The contract and what is Snowflake's own hold on both major versions: users' environments have either."""
-    files = [str(Path(__file__).with_name(name)) for name in ("test_warehouses.py", "test_snowflake.py")]
-    command = pytest_with_client_4("-q", "-k", "snowflake", "-p", "no:cacheprovider", *files)
+    command = pytest_with_client_4(
+        "-q", "-k", "snowflake", "-p", "no:cacheprovider", str(Path(__file__).with_name(file))
+    )
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]

@@ -126,12 +126,15 @@ def _shared(environment: Environment, folder: Path) -> tuple[int, ...]:
     with _locked(place / "starting", fcntl.LOCK_EX):
         if not ports.exists():
             command = [part.replace("{folder}", str(folder)) for part in environment.command]
-            keeper = subprocess.Popen(
-                [sys.executable, _KEEPER, place, str(environment.ports), *command],
-                env={**os.environ, "HOME": str(folder / "home")},
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C ends the tests, and with the last of them the emulator
-            )
+            with (place / "log").open("wb") as log:
+                keeper = subprocess.Popen(
+                    [sys.executable, _KEEPER, place, str(environment.ports), *command],
+                    env={**os.environ, "HOME": str(folder / "home")},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C ends the tests, and with the last of them the emulator
+                )
             _KEPT.append(keeper)
             while not ports.exists():
                 if keeper.poll() is not None:

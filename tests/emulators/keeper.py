@@ -24,14 +24,13 @@ _GRACE = 10
 def main(folder: Path, count: int, command: list[str]) -> None:
     """Start the emulator, and stop it when nobody holds the users' lock."""
     ports, data = _free_ports(count), folder / "data"
-    data.mkdir()
+    data.mkdir(exist_ok=True)
     started = [part.replace("{data}", str(data)) for part in command]
     for number, port in enumerate(ports):
         started = [part.replace(f"{{{number}}}", str(port)) for part in started]
     with ExitStack() as stack:
-        log = stack.enter_context((folder / "log").open("wb"))
         users = stack.enter_context((folder / "users").open())
-        emulator = stack.enter_context(subprocess.Popen(started, stdout=log, stderr=log))
+        emulator = stack.enter_context(subprocess.Popen(started))
         stack.callback(_stop, emulator)
         if not all(_listens(emulator, port) for port in ports):
             return

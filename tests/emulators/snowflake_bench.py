@@ -33,6 +33,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 
 def pytest_with_client_4(*arguments: str) -> list[str]:
     """A command that runs tests with the client's version 4: that of the emulator's environment, before our own."""
+    running(ENVIRONMENT)  # for them to share; where it cannot be had they are skipped here
     ours = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     return [str(installed(ENVIRONMENT) / "bin/python"), "-c", _OTHER_CLIENT, "|".join(ours), *arguments]
 
