@@ -17,7 +17,7 @@ import polars as pl
 from connector.changes import KIND, SEND, Kind
 from connector.hashing import HASH, KEY_HASH, ROW_HASH, UNKNOWN, VERSION, self_test
 from connector.mapping import KEY
-from connector.settled import ACCEPTED, REFUSED, UNSENT, outcomes
+from connector.settled import ACCEPTED, REFUSED, UNSENT, UNVERIFIED, outcomes
 from connector.settled import UNKNOWN as UNKNOWN_OUTCOME
 from connector.state import runs, snapshots
 from connector.state.database import State
@@ -171,7 +171,7 @@ def _manifest(books: Books, file: dict[str, Any] | None, judged: Judged | None, 
 def _results(chunks: list[ChunkRow], names: list[str]) -> _Results:
     rows = outcomes(chunks)
     bits = np.zeros(len(rows.outcome), np.uint64)
-    outcome = rows.outcome.copy()
+    outcome = np.where(rows.outcome == UNVERIFIED, UNKNOWN_OUTCOME, rows.outcome).astype(np.int8)
     for row, attribute, _reason in rows.refusals.rows():
         if attribute in names:
             bits[row] |= np.uint64(1 << names.index(attribute))

@@ -152,7 +152,8 @@ class _Settlement(NamedTuple):
     """A chunk's end in this run.
 
     Attributes:
-        state: `done`, `unknown`, or `planned` again: nothing of it was applied.
+        state: `done`, `unknown`, `unverified` (answered as if applied, in words we cannot trust), or `planned` again:
+            nothing of it was applied.
         refusals: What Batch refused of it.
         parts: First row, rows and state of each part, where it had to be split; a part can be `refused` too.
     """
@@ -182,7 +183,10 @@ class _Sender:
         self._burst = rate.burst(terms.limit.burst, terms.limit.per_second, terms.limit.per_call)
 
     async def run(self, bodies: Iterator[tuple[int, Chunk, pl.Series]]) -> None:
-        """Send wave after wave; one that is not acknowledged whole is the last, so that no event overtakes another."""
+        """Send wave after wave; one with a chunk that was not answered is the last, so that no event overtakes another.
+
+        What Batch refused was answered: later events of that profile do not wait for it.
+        """
         terms = self._terms
         async with connect(
             terms.access, timeout=terms.timeout, connections=terms.in_flight, transport=terms.transport
@@ -213,30 +217,28 @@ class _Sender:
     async def _work(self, client: Client, bodies: Iterator[tuple[int, Chunk, pl.Series]]) -> None:
         while not self._stop.is_set() and (item := next(bodies, None)):
             number, chunk, operations = item
-            if chunk.closes is not None and chunk.closes <= time.time():
-                self._unfinished = True
-                self._note("events became too old for Batch while they waited to be sent")
-                continue  # it stays `planned`: the next run judges its events one by one
-            settled = await self._chunk(client, number, operations)
+            settled = await self._chunk(client, number, chunk.closes, operations)
             runs.settle(self._state, self._lease, number, *settled)
             if settled.state == "done":
                 self._traffic.settled += chunk.rows
             else:
                 self._unfinished = True
 
-    async def _chunk(self, client: Client, number: int, operations: pl.Series) -> _Settlement:
+    async def _chunk(self, client: Client, number: int, closes: float | None, operations: pl.Series) -> _Settlement:
         """Sends a chunk; halves what Batch will not take until the guilty row is alone."""
         refusals: list[Refusal] = []
         parts: list[tuple[int, int, str]] = []
         waiting = [(0, operations, False)]
         while waiting:
             first, part, doubtful = waiting.pop(0)
-            outcome, doubtful = await self._settled(client, number, part, doubtful=doubtful)
+            outcome, doubtful = await self._settled(client, number, closes, part, doubtful=doubtful)
             if outcome.verdict is Verdict.SPLIT and len(part) > 1:
                 half = len(part) // 2
                 waiting = [(first, part.head(half), doubtful), (first + half, part.slice(half), doubtful), *waiting]
                 continue
             state = "unknown" if doubtful else "planned"
+            if outcome.verdict is Verdict.UNVERIFIED:
+                state = "unverified"
             if outcome.verdict is Verdict.ACCEPTED:
                 state = "done"
                 refusals += [refusal._replace(row=refusal.row + first) for refusal in outcome.refusals]
@@ -264,13 +266,18 @@ class _Sender:
             refused = f"Batch refused {self._refused} rows in a row, one by one: {reason}"
             self._halt(ApiError(refused, remedy="the request is at fault: look for a newer connector"))
 
-    async def _settled(self, client: Client, number: int, part: pl.Series, *, doubtful: bool) -> tuple[Outcome, bool]:
+    async def _settled(
+        self, client: Client, number: int, closes: float | None, part: pl.Series, *, doubtful: bool
+    ) -> tuple[Outcome, bool]:
         """The same bytes, until there is an outcome to act on; and whether an attempt may have been applied unseen."""
         content = body(part)
         outcome = Outcome(Verdict.LATER, "")
         try:
             for attempt in range(TRIES):
                 await self._pace(len(part))
+                if closes is not None and closes <= time.time():  # the next run judges its events one by one
+                    self._note("events became too old for Batch while they waited to be sent")
+                    break
                 runs.mark_sent(self._state, self._lease, number)
                 self._traffic.requests += 1
                 self._traffic.retries += attempt > 0

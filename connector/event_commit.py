@@ -5,7 +5,7 @@ A run that ends and a run that was killed are committed by the same code, from t
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from connector.event_planning import AGE_MAX, ALONE, EXPIRED, HELD, HIS, IDS, LOS, TIMES
+from connector.event_grouping import HIS, IDS, LOS, TIMES
+from connector.event_planning import AGE_MAX, ALONE, EXPIRED, HELD, IN_DOUBT
 from connector.hashing import HI, LO
 from connector.mapping import KEY
-from connector.settled import ACCEPTED, REFUSED, UNKNOWN, UNSENT, Outcomes, outcomes
+from connector.settled import ACCEPTED, REFUSED, UNKNOWN, UNSENT, UNVERIFIED, Outcomes, outcomes
 from connector.state import ledger as ledgers
 from connector.state import runs, snapshots
 from connector.state.database import State
@@ -25,8 +26,6 @@ from connector.state.files import read_frames
 from connector.state.ids import Ids, among, ordered
 from connector.state.lease import Lease
 from connector.state.ledger import LISTED_SCHEMA, TIME, Ledger
-
-IN_DOUBT = "sent, but nobody knows whether it arrived"
 
 _FOUND = [name for name in LISTED_SCHEMA if name not in ("attempts", "first_seen", "last_seen")]
 _ENTRY = [HI, LO, "attribute"]
@@ -71,26 +70,24 @@ class Examined:
 
     Attributes:
         found: What `rejects` is to show of it.
-        again: Entries that were looked up: what is not found again is mended or gone.
+        again: Entries that were looked up.
         full: The whole source was read.
-        discarded: Held events that are let go.
-        dropped: Events found too old are let go with them.
-        entries: The manifest's further entries.
+        settled: All that was planned was sent or is listed; then what was looked at and not found is mended or gone.
+        let_go: `#hi`, `#lo`, `#time` of events that are never to be sent, on the operator's word.
     """
 
     found: list[pl.DataFrame]
     again: pl.DataFrame
     full: bool
-    discarded: pl.DataFrame
-    dropped: bool
-    entries: dict[str, Any]
+    settled: bool
+    let_go: pl.DataFrame
 
 
-_SENT, _PARTLY, _REFUSED, _AMBIGUOUS, _IN_DOUBT, _UNSENT = range(6)
+_SENT, _PARTLY, _REFUSED, _AMBIGUOUS, _IN_DOUBT, _LIKELY, _UNSENT = range(7)
 """What became of an operation: its events were applied; without some attributes; not at all; all but one that is not
-named; perhaps; not sent."""
+named; perhaps; probably, as Batch answered; not sent."""
 
-_BY_OUTCOME = {ACCEPTED: _SENT, REFUSED: _REFUSED, UNKNOWN: _IN_DOUBT, UNSENT: _UNSENT}
+_BY_OUTCOME = {ACCEPTED: _SENT, REFUSED: _REFUSED, UNKNOWN: _IN_DOUBT, UNVERIFIED: _LIKELY, UNSENT: _UNSENT}
 
 
 def closing(state: State, run: str, *, hold: bool) -> Closing:
@@ -143,11 +140,14 @@ def soonest(times: pl.Series) -> float | None:
 def listed_after(ledger: Ledger, closed: Closing, examined: Examined | None) -> pl.DataFrame:
     """All that `rejects` shows after a run (LISTED_SCHEMA): what was found again counts one attempt more.
 
-    An entry for a whole event goes when the event was sent, or when it was looked at and nothing was found.
+    An entry for a whole event goes when the event was sent; one for an invalid event also when it was looked at and is
+    so no longer, or gone.
     """
     before: pl.DataFrame = ledger.listed()
+    # Of an id that stands in several rows, what became of the one that was sent counts.
     found = pl.concat([_nothing(), *closed.found, *(examined.found if examined else ())])
-    found = found.unique(_ENTRY, keep="last", maintain_order=True)
+    found = found.unique(_ENTRY, keep="first", maintain_order=True)
+    found = found.filter(~_sent_now(found, closed))
     if before.is_empty() and found.is_empty():
         return before
     now = time.time()
@@ -156,9 +156,10 @@ def listed_after(ledger: Ledger, closed: Closing, examined: Examined | None) -> 
         pl.col("attempts").fill_null(0) + 1, pl.col("first_seen").fill_null(now), pl.lit(now).alias("last_seen")
     )
     kept: pl.DataFrame = before.join(found, on=_ENTRY, how="anti")
-    kept = kept.filter(~_over(kept, closed, examined))
+    kept = kept.filter(~_sent_now(kept, closed))
     if examined:
-        let_go = pl.Series(_among(kept, examined.discarded)) & (kept["state"] == HELD)
+        kept = kept.filter(~_mended(kept, examined))
+        let_go = pl.Series(_among(kept, examined.let_go)) & (kept["state"] == HELD)
         kept = kept.with_columns(pl.when(let_go).then(pl.lit(EXPIRED)).otherwise("state").alias("state"))
     return pl.concat([kept, news.select(kept.columns)])
 
@@ -176,30 +177,24 @@ def commit(
     books: EventBooks,
     run: str,
     report: dict[str, Any],
-    closed: Closing,
+    handled: Sequence[pl.DataFrame],
     listed: pl.DataFrame,
-    examined: Examined | None,
+    entries: dict[str, Any],
 ) -> Ledger:
-    """Add what was sent to the ledger, keep the list of rejects, and close the run: one transaction.
+    """Add what was handled to the ledger, keep the list of rejects, and close the run: one transaction.
 
     Args:
         books: What to write into.
         run: The run whose chunks are committed; another one than the lease's where a killed run is taken over.
         report: The run's report, as it is kept.
-        closed: From `closing`.
+        handled: `#hi`, `#lo`, `#time` of events that are never to be sent again.
         listed: From `listed_after`.
-        examined: What the read has shown; None for a killed run, whose source is read again.
+        entries: The manifest's further entries.
 
     Returns:
         The ledger as it is now.
     """
-    sent, entries = list(closed.sent), {}
-    if examined:
-        entries = examined.entries
-        late = [frame.filter(pl.col("state") == EXPIRED) for frame in examined.found] if examined.dropped else []
-        sent += [frame.select(HI, LO, pl.col("time").alias(TIME)) for frame in (examined.discarded, *late)]
-    file = ledgers.write(books.ledger, sent)
-    moved = ledgers.moved(books.ledger, file, listed, time.time(), entries)
+    moved = ledgers.moved(books.ledger, ledgers.write(books.ledger, handled), listed, time.time(), entries)
     with books.state.write() as connection:
         books.lease.check(connection)
         snapshots.store(connection, books.lease.sync, moved.manifest, moved.generation)
@@ -221,7 +216,9 @@ def _fates(results: Outcomes) -> tuple[npt.NDArray[np.int8], pl.DataFrame]:
 def _decided(fates: npt.NDArray[np.int8], events: npt.NDArray[np.uint32], *, hold: bool) -> pl.Series:
     """The fates of the operations' events: of one alone the answer is clear; what is in doubt is as the YAML has it."""
     fates = np.where((fates == _AMBIGUOUS) & ((events == 1) | (not hold)), _REFUSED, fates)
-    return pl.Series("fate", np.where((fates == _IN_DOUBT) & (not hold), _UNSENT, fates).astype(np.int8))
+    fates = np.where((fates == _IN_DOUBT) & (not hold), _UNSENT, fates)
+    # What Batch answered, if in other words than we know, has probably arrived: a copy at every run would be no remedy.
+    return pl.Series("fate", np.where(fates == _LIKELY, _IN_DOUBT, fates).astype(np.int8))
 
 
 def _listed(rows: pl.DataFrame, refusals: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -256,15 +253,17 @@ def _entries(rows: pl.DataFrame, reason: pl.Expr, state: str, attribute: pl.Expr
     )
 
 
-def _over(entries: pl.DataFrame, closed: Closing, examined: Examined | None) -> pl.Series:
-    """Entries for whole events that were sent, or that were looked at in vain."""
-    over = pl.Series(
-        _among(entries, pl.concat([_nothing().select(HI, LO), *(sent.select(HI, LO) for sent in closed.sent)]))
-    )
-    if examined:
-        looked_at = pl.Series(_among(entries, examined.again)) | examined.full
-        over |= looked_at & (entries["state"] == "") & (entries["source"] == "invalid")
-    return over & (entries["attribute"] == "")
+def _sent_now(entries: pl.DataFrame, closed: Closing) -> pl.Series:
+    """Entries for whole events that this run sent."""
+    sent = pl.concat([_nothing().select(HI, LO), *(part.select(HI, LO) for part in closed.sent)])
+    return pl.Series(_among(entries, sent)) & (entries["attribute"] == "")
+
+
+def _mended(entries: pl.DataFrame, examined: Examined) -> pl.Series:
+    """Entries for invalid events that were looked at and are so no longer, or gone; not found again, that is."""
+    looked_at = pl.Series(_among(entries, examined.again)) | examined.full
+    invalid = (entries["state"] == "") & (entries["source"] == "invalid") & (entries["attribute"] == "")
+    return looked_at & invalid & examined.settled
 
 
 def _among(rows: pl.DataFrame, ids: pl.DataFrame) -> npt.NDArray[np.bool_]:

@@ -15,9 +15,10 @@ import polars as pl
 from connector.api import profiles
 from connector.config import EventSync
 from connector.errors import GuardError, WarehouseError
+from connector.event_grouping import EventSet, build
 from connector.event_mapping import ID as EVENT
 from connector.event_mapping import TIME, EventColumns, EventMapping, marks, resolve
-from connector.event_planning import AGE_MAX, ALONE, FUTURE, HELD, EventJob, EventSet, Sifted, build, sift
+from connector.event_planning import AGE_MAX, ALONE, FUTURE, HELD, IN_DOUBT, EventJob, Sifted, sift
 from connector.hashing import HI, LO
 from connector.mapping import KEY
 from connector.payload import Chunk
@@ -66,6 +67,11 @@ class EventReading:
     keys: tuple[str, ...] = ()
     scope: str = ""
 
+    @property
+    def by_cursor(self) -> bool:
+        """What is not sent is read again by the cursor; of any other reading it may lie behind it."""
+        return not self.full and not self.asked
+
 
 @dataclass(frozen=True, slots=True)
 class EventDraft:
@@ -93,8 +99,8 @@ class EventDraft:
 
     @property
     def attributes(self) -> dict[str, str]:
-        """None: a takeover needs the outbox alone."""
-        return {}
+        """What a takeover needs to know beside the outbox."""
+        return {"recipe": self.recipe, "by_cursor": "yes" if self.reading.by_cursor else ""}
 
     @property
     def outbox(self) -> Path:
@@ -134,17 +140,20 @@ def draft(task: Task[EventSync], state: State, ledger: Ledger, report: Report, p
         columns = reader.columns(sync.source.relation)
         mapping = resolve(columns, wanted(sync), sync.attributes, timezone=sync.source.timezone)
         now = datetime.now(UTC)
-        reading = _how_to_read(task, reader.now(), ledger, mapping, _again(listed, now, options.retry_held))
+        named_by = "id" if mapping.id_column else "key"
+        again = _again(listed.filter(pl.col(named_by) != ""), now, options.retry_held)
+        reading = _how_to_read(task, reader.now(), ledger, mapping, again)
         job = EventJob(
             mapping=mapping,
             ledger=ledger,
             held=_ids(waiting),
-            alone=_ids(listed.filter(pl.col("state") == ALONE)),
+            alone=_ids(_refused(listed, options.retry_held)),
             seed=state.seed,
             now=_milliseconds(now),
-            late="drop" if options.discard_held and sync.late == "hold" else sync.late,
+            late=sync.late,
             resend=options.resend,
             retry=options.retry_held,
+            discard=options.discard_held,
             limit=options.limit,
         )
         batches = _batches(task, reader, mapping, reading, _milliseconds(now) - AGE_MAX)
@@ -164,7 +173,8 @@ def draft(task: Task[EventSync], state: State, ledger: Ledger, report: Report, p
     margin = None if first is None else first - now.timestamp()
     if margin is not None and margin < MARGIN_SECONDS:
         logger.warning("sync %s: the oldest event can be sent for %.0f minutes more", sync.name, margin / 60)
-    undecided = sifted.held + waiting.height - discarded.height
+    judged_again = options.discard_held or options.retry_held or options.resend
+    undecided = sifted.held + (0 if judged_again else waiting.height)
     begun = replace(report, full=reading.full, margin=margin, undecided=undecided, seconds=seconds)
     counted = _counted(begun, sifted, events, discarded)
     return EventDraft(reading, sifted, events, chunks, endpoint, _recipe(sync, mapping), discarded, counted)
@@ -173,12 +183,12 @@ def draft(task: Task[EventSync], state: State, ledger: Ledger, report: Report, p
 def guarded(task: Task[EventSync], ledger: Ledger, drafted: EventDraft) -> GuardError | None:
     """Stops a run for which sent events would look new, unless the operator says so."""
     before = ledger.manifest.get("recipe", drafted.recipe)
-    if before == drafted.recipe or not drafted.events.events or task.options.allow_mass_change:
+    if before == drafted.recipe or not drafted.report.planned or task.options.allow_mass_change:
         return None
     what = "id and event" if task.sync.id else "key, event, time and attributes, as there is no id"
     return GuardError(
         f"sync '{task.sync.name}': an event's identity is made of other columns than before ({what}), so events that"
-        f" were sent look new; {drafted.events.events} would be sent",
+        f" were sent look new; {drafted.report.planned} would be planned",
         remedy="put the columns back, or name an id; if none of these was sent before, run once with"
         ' --allow-mass-change "reason" (in Dagster: allow_mass_change)',
     )
@@ -246,11 +256,18 @@ def _how_to_read(
     return EventReading(full=False, until=until, rows=window, again=again, scope=scope)
 
 
+def _refused(listed: pl.DataFrame, retry_held: bool) -> pl.DataFrame:  # noqa: FBT001 - the operator's word
+    """Entries of events that Batch refused, perhaps with others: each goes alone next time: its answer is clear."""
+    several = (pl.col("state") == HELD) & (pl.col("source") == "rejected") & (pl.col("reason") != IN_DOUBT)
+    return listed.filter((pl.col("state") == ALONE) | (pl.lit(retry_held) & several))
+
+
 def _again(listed: pl.DataFrame, now: datetime, retry_held: bool) -> pl.DataFrame:  # noqa: FBT001 - the operator's word
     """Listed events to look up: refused or invalid ones that may be mended in time, future ones, held ones if asked."""
     recent = pl.col("first_seen") >= now.timestamp() - LOOKED_AT_DAYS * 86_400
-    open_ = (pl.col("state") == ALONE) | ((pl.col("state") == "") & (pl.col("source") == "invalid"))
-    due = (recent & open_) | (pl.col("reason") == FUTURE) | (pl.lit(retry_held) & (pl.col("state") == HELD))
+    invalid = (pl.col("state") == "") & (pl.col("source") == "invalid")
+    waits = (pl.col("state") == ALONE) | (pl.col("reason") == FUTURE)
+    due = waits | (recent & invalid) | (pl.lit(retry_held) & (pl.col("state") == HELD))
     return listed.filter((pl.col("attribute") == "") & due)
 
 
@@ -261,19 +278,28 @@ def _batches(
     relation, again = task.sync.source.relation, reading.again
     by_id = mapping.id_column is not None
     names = again["id" if by_id else "key"].unique()
-    names = names.filter(names != "")
     column = mapping.id_column or mapping.key_column
     # By key come all events of a profile: of those that nobody asked for only what Batch would still take.
-    young = pl.lit(by_id or task.options.retry_held) | (pl.col(TIME) >= oldest).fill_null(value=True)
-    looked_up = pl.col(EVENT if by_id else KEY).is_in(names.implode()).fill_null(value=False) & young
+    asked = (pl.col(TIME) >= oldest) | pl.col(TIME).is_in(again["time"].drop_nulls().implode())
+    looked_up = pl.col(EVENT if by_id else KEY).is_in(names.implode()).fill_null(value=False)
+    looked_up &= pl.lit(by_id) | asked.fill_null(value=True)
     if len(names):
         for batch in reader.read(relation, mapping.columns, Keys(column, names.to_list())):
             yield batch.filter(marks(mapping, batch).select(looked_up).to_series())
-    kept = ~looked_up if len(names) else pl.lit(value=True)
-    if reading.keys:
-        kept = pl.col(KEY).is_in(reading.keys).fill_null(value=False)
+    kept = _asked_for(task, reading) if reading.asked else ~looked_up
     for batch in reader.read(relation, mapping.columns, reading.rows):
-        yield batch.filter(marks(mapping, batch).select(kept).to_series()) if len(names) or reading.keys else batch
+        yield batch.filter(marks(mapping, batch).select(kept).to_series()) if reading.asked or len(names) else batch
+
+
+def _asked_for(task: Task[EventSync], reading: EventReading) -> pl.Expr:
+    """Of what the warehouse gives for a window, which may be more, the events of that window, and of those keys."""
+    kept = pl.lit(value=True)
+    if task.options.window:
+        since, until = (_milliseconds(end) for end in task.options.window)
+        kept &= (pl.col(TIME) >= since) & (pl.col(TIME) < until)
+    if reading.keys:
+        kept &= pl.col(KEY).is_in(reading.keys)
+    return pl.repeat(value=True, n=pl.len()) & kept.fill_null(value=False)
 
 
 def _scope(sync: EventSync) -> str:
@@ -286,9 +312,10 @@ def _recipe(sync: EventSync, mapping: EventMapping) -> str:
     """16 hexadecimal digits that change with what an event's identity is made of."""
     if mapping.id_column:
         return _digest(["id", mapping.id_column, mapping.name_column])
-    attributes = sorted(attribute.json_key for attribute in mapping.attributes)
+    attributes = sorted((attribute.json_key, attribute.type, attribute.column) for attribute in mapping.attributes)
     name = sync.event if isinstance(sync.event, str) else None
-    return _digest(["row", mapping.key_column, name, mapping.name_column, mapping.time_column, attributes])
+    columns = [mapping.key_column, name, mapping.name_column, mapping.time_column, sync.source.timezone]
+    return _digest(["row", *columns, attributes])
 
 
 def _digest(parts: object) -> str:

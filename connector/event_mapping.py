@@ -37,6 +37,8 @@ NAME, TIME, ID = "#name", "#time", "#id"
 ROW = "#row"
 """UInt32: a row's place in its record batch, which ties what was rejected of it to what is left."""
 
+_TEXT = (pl.String, pl.Categorical, pl.Enum)
+
 EVENT_NAME = r"\A[a-z0-9_]{1,30}\z"
 
 
@@ -230,7 +232,7 @@ def _name(columns: Sequence[Column], wanted: EventColumns, problems: list[str]) 
     column = find(columns, wanted.name_column, "event", problems)
     if column is None:
         return None, None
-    if column.dtype.base_type() not in (pl.String, pl.Categorical, pl.Enum):
+    if column.dtype.base_type() not in _TEXT:
         problems.append(f"event: column '{column.name}' is of type {column.dtype}, text is needed")
         return column, None
     value = values.source(column.name).cast(pl.String)
@@ -254,7 +256,9 @@ def _time(
     except UnsupportedError as error:
         problems.append(f"time: column '{column.name}': {error}")
         return column, None
-    null = Rule("the event's time is null", values.source(column.name).is_null())
+    given = values.source(column.name)
+    empty = given.cast(pl.String) == "" if column.dtype.base_type() in _TEXT else pl.lit(value=False)
+    null = Rule("the event's time is null", given.is_null() | empty)
     told = (
         Rule(f"the event's time is {str(rule.reason).replace('a date', 'one', 1)}", rule.broken) for rule in typed.rules
     )

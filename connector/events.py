@@ -15,10 +15,11 @@ from connector.errors import ConnectorError, GuardError
 from connector.event_commit import EventBooks, Examined, closing, commit, listed_after, soonest
 from connector.event_draft import EventDraft, draft, guarded
 from connector.event_planning import HELD
+from connector.hashing import HI, LO
 from connector.report import Report
 from connector.state import ledger as ledgers
 from connector.state import runs
-from connector.state.ledger import Ledger
+from connector.state.ledger import TIME, Ledger
 from connector.story import Story, killed
 from connector.task import tolerance_notes
 
@@ -44,13 +45,16 @@ class EventStory(Story[EventSync, Ledger, EventDraft]):
         return ledgers.load(self.state, self.lease.sync)
 
     def take_over(self, run: runs.Opened, kept: Ledger) -> Ledger:
-        """The ledger after a killed run's answers; its events in flight are held, or due again."""
+        """The ledger after a killed run's answers; its events in flight are held, or read again by the next run."""
         closed = closing(self.state, run.id, hold=not self.repeats)
         logger.warning("run %s was killed; %d events had been delivered", run.id, closed.settled.accepted)
         counts = {**closed.settled._asdict(), "held": run.report["held"] + closed.settled.held}
         ended = killed(counts, f"run {self.lease.run} took over what it had delivered")
-        listed = listed_after(kept, closed, None)
-        return commit(EventBooks(self.state, self.lease, kept), run.id, {**run.report, **ended}, closed, listed, None)
+        entries = {"recipe": kept.manifest.get("recipe") or run.attributes["recipe"]}
+        if not run.attributes["by_cursor"]:
+            entries |= _READ_ALL
+        books, listed = EventBooks(self.state, self.lease, kept), listed_after(kept, closed, None)
+        return commit(books, run.id, {**run.report, **ended}, closed.sent, listed, entries)
 
     def forget(self, connection: sa.Connection) -> Ledger:
         """An empty ledger."""
@@ -77,31 +81,46 @@ class EventStory(Story[EventSync, Ledger, EventDraft]):
         held = report.held + settled.held
         unsent = report.planned - settled.accepted - settled.rejected - held - report.expired
         report = replace(report, accepted=settled.accepted, rejected=settled.rejected, held=held, unsent=unsent)
-        examined = self._examined(drafted, moves=not ended and not unsent)
+        settled_all = not ended and not unsent and not drafted.sifted.skipped
+        examined = _examined(drafted, settled=settled_all)
         listed = listed_after(kept, closed, examined)
         waiting = listed.filter((pl.col("state") == HELD) & (pl.col("attribute") == ""))
         ends = [end for end in (closed.closes, soonest(waiting["time"])) if end is not None]
         report = replace(report, undecided=waiting.height, closes=min(ends, default=None))
         notes = [*reasons, *tolerance_notes(self.task, report, drafted.faulty), *_waiting_notes(report)]
         report = report.failed(ended) if ended else self.judged(report, notes)
-        books = EventBooks(self.state, self.lease, kept)
-        commit(books, self.lease.run, report.to_dict(), closed, listed, examined)
+        books, handled = EventBooks(self.state, self.lease, kept), [*closed.sent, examined.let_go]
+        entries = self._entries(kept, drafted, settled=settled_all)
+        commit(books, self.lease.run, report.to_dict(), handled, listed, entries)
         return report
 
-    def _examined(self, drafted: EventDraft, *, moves: bool) -> Examined:
-        """What the read has shown; the cursor moves only past events that are all sent, listed or let go."""
-        reading, sifted, cursor = drafted.reading, drafted.sifted, self.task.sync.cursor
-        entries: dict[str, Any] = {"recipe": drafted.recipe}
-        if cursor and moves and not reading.asked and not sifted.skipped:
+    def _entries(self, kept: Ledger, drafted: EventDraft, *, settled: bool) -> dict[str, Any]:
+        """The manifest's further entries; the cursor moves only past events that are all sent, listed or let go."""
+        reading, cursor = drafted.reading, self.task.sync.cursor
+        entries: dict[str, Any] = {}
+        if self.task.options.allow_mass_change or "recipe" not in kept.manifest:
+            entries["recipe"] = drafted.recipe
+        if not settled and not reading.by_cursor:
+            return entries | _READ_ALL
+        if cursor and settled and not reading.asked:
             entries["cursor"] = {"value": reading.until.isoformat(), "scope": reading.scope}
-        return Examined(
-            found=sifted.found,
-            again=reading.again,
-            full=reading.full,
-            discarded=drafted.discarded,
-            dropped=self.task.options.discard_held,
-            entries=entries,
-        )
+        return entries
+
+
+_READ_ALL: dict[str, Any] = {"cursor": None}
+"""What was not sent may lie behind the cursor: the next run reads the whole source; the ledger tells what is new."""
+
+
+def _examined(drafted: EventDraft, *, settled: bool) -> Examined:
+    """What the read has shown."""
+    discarded = drafted.discarded.select(HI, LO, pl.col("time").alias(TIME))
+    return Examined(
+        found=drafted.sifted.found,
+        again=drafted.reading.again,
+        full=drafted.reading.full,
+        settled=settled,
+        let_go=pl.concat([discarded, *drafted.sifted.let_go]),
+    )
 
 
 def _waiting_notes(report: Report) -> list[str]:

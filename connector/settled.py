@@ -10,9 +10,16 @@ import polars as pl
 
 from connector.state.runs import ChunkRow
 
-UNSENT, ACCEPTED, UNKNOWN, REFUSED = range(4)
+UNSENT, ACCEPTED, UNKNOWN, REFUSED, UNVERIFIED = range(5)
 
-_OUTCOMES = {"done": ACCEPTED, "planned": UNSENT, "sent": UNKNOWN, "unknown": UNKNOWN, "refused": REFUSED}
+_OUTCOMES = {
+    "done": ACCEPTED,
+    "planned": UNSENT,
+    "sent": UNKNOWN,
+    "unknown": UNKNOWN,
+    "unverified": UNVERIFIED,
+    "refused": REFUSED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +27,8 @@ class Outcomes:
     """The state of every row of an outbox, as arrays of its length.
 
     Attributes:
-        outcome: UNSENT, ACCEPTED (but for refusals), UNKNOWN, or REFUSED: nothing of it was applied.
+        outcome: UNSENT, ACCEPTED (but for refusals), UNKNOWN, UNVERIFIED (answered as if applied, in words we cannot
+            trust), or REFUSED: nothing of it was applied.
         settled_at: When, in seconds since 1970.
         unknown_at: The last attempt whose outcome is unknown, in seconds since 1970; 0: there was none.
         refusals: `row` (Int64), `attribute` (String, null: the operation, or an event of it), `reason` (String).
@@ -36,21 +44,25 @@ def outcomes(chunks: Sequence[ChunkRow]) -> Outcomes:
     """The outcomes of a run's rows, from its chunks in order."""
     rows = np.array([chunk.rows for chunk in chunks], np.int64)
     now = time.time()  # a chunk left `sent` by a kill may have been applied at any moment up to now
-    parts = [part for chunk in chunks for part in _parts(chunk)]
-    doubts = [
-        now if chunk.state == "sent" else chunk.unknown_at or (chunk.settled_at if chunk.state == "unknown" else 0.0)
-        for chunk in chunks
-    ]
+    parts = [(chunk, length, state) for chunk in chunks for length, state in _parts(chunk)]
+    lengths = [length for _, length, _ in parts]
     refusals = [
         (chunk.first + row, attribute, reason) for chunk in chunks for row, attribute, reason in chunk.refusals or ()
     ]
     schema = {"row": pl.Int64, "attribute": pl.String, "reason": pl.String}
     return Outcomes(
-        outcome=np.repeat(np.array([_OUTCOMES[state] for _, state in parts], np.int8), [length for length, _ in parts]),
+        outcome=np.repeat(np.array([_OUTCOMES[state] for _, _, state in parts], np.int8), lengths),
         settled_at=np.repeat(np.array([chunk.settled_at or now for chunk in chunks], np.float64), rows),
-        unknown_at=np.repeat(np.array(doubts, np.float64), rows),
+        unknown_at=np.repeat(np.array([_doubt(chunk, state, now) for chunk, _, state in parts], np.float64), lengths),
         refusals=pl.DataFrame(refusals, schema=schema, orient="row"),
     )
+
+
+def _doubt(chunk: ChunkRow, state: str, now: float) -> float:
+    """When a request with these rows was last sent without an answer to believe; 0: never."""
+    if chunk.state == "sent":
+        return now
+    return chunk.unknown_at or (chunk.settled_at or now if state in ("unknown", "unverified") else 0.0)
 
 
 def _parts(chunk: ChunkRow) -> Iterator[tuple[int, str]]:

@@ -77,6 +77,11 @@ def check_options(sync: Sync, options: Options) -> None:
             raise UsageError(f"{name} is for event syncs, and '{sync.name}' is one of profiles", remedy="leave it out")
     if options.retry_held and options.discard_held:
         raise UsageError("--retry-held and --discard-held exclude each other", remedy="give one of them")
+    if options.discard_held and (options.window or options.keys or options.limit or options.resend):
+        raise UsageError(
+            "--discard-held is about all held events, so it goes with no --window, --key, --limit or --resend",
+            remedy="leave them out",
+        )
     if options.window and options.full:
         raise UsageError("--window and --full exclude each other", remedy="give one of them")
 

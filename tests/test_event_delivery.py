@@ -231,7 +231,6 @@ def test_chunk_that_becomes_too_old_while_it_waits_is_not_sent(state: State, lea
     assert run.states == "dp"
 
 
-@pytest.mark.xfail(reason="the end is looked at once, before the waits for the rate and between attempts")
 def test_chunk_that_becomes_too_old_between_two_attempts_is_not_sent_again(state: State, lease: Lease) -> None:
     """Batch asks to wait for a second, and by then no longer takes the events: they were not applied, and stay unsent."""
     answers: Iterator[Answer] = iter([(429, {}), OK])

@@ -375,7 +375,6 @@ def test_text_that_tells_no_time_is_told(text: str) -> None:
     assert reason == "the event's time is not one, or an hour that does not exist in its time zone"
 
 
-@pytest.mark.xfail(reason="an empty text counts as no time, and the event goes as of now")
 def test_empty_text_is_a_null_time() -> None:
     """Empty text counts as null everywhere, so the event is invalid, and not one that happened now."""
     mapping = resolved(CLOUD | {"event_time": TEXT}, {})

@@ -112,28 +112,29 @@ class Ledger:
         found = known & (times <= self.forgotten) if self.forgotten is not None else np.zeros(rows.height, np.bool_)
         hi, lo = rows[HI].to_numpy(), rows[LO].to_numpy()
         order = np.argsort(hi)
-        for file in self._files_about(rows[TIME]):
+        recent = self._recent()
+        for file in self._files_about(rows[TIME], recent):
             possible = ~found
-            if not self._is_recent(file):
+            if file["name"] not in recent:
                 possible &= ~known | ((file["first"] <= times) & (times <= file["last"]))
             asked = order[possible[order]]
             if asked.size:
                 found[asked] = within(mapped(self.checked_path(file)), Ids(hi[asked], lo[asked]))
         return pl.Series("sent", found)
 
-    def _files_about(self, times: pl.Series) -> list[dict[str, Any]]:
+    def _files_about(self, times: pl.Series, recent: set[str]) -> list[dict[str, Any]]:
         """The files that can hold any of these times: mostly few, so that no row is compared with all of them."""
         if times.is_empty() or times.has_nulls():
             return self.files
         early, late = times.to_frame("time").select(early=pl.min("time"), late=pl.max("time")).row(0)
         return [
-            file for file in self.files if self._is_recent(file) or (file["first"] <= late and early <= file["last"])
+            file for file in self.files if file["name"] in recent or (file["first"] <= late and early <= file["last"])
         ]
 
-    def _is_recent(self, file: dict[str, Any]) -> bool:
-        """Whether a file is looked at whatever the times: an event's time may be corrected after it was sent."""
-        newest = max(known["at"] for known in self.files)
-        return bool(file["undated"]) or file["at"] >= newest - RECENT_DAYS * _DAY
+    def _recent(self) -> set[str]:
+        """Files that are looked at whatever the times: an event's time may be corrected after it was sent."""
+        newest = max((file["at"] for file in self.files), default=0.0)
+        return {file["name"] for file in self.files if file["undated"] or file["at"] >= newest - RECENT_DAYS * _DAY}
 
     def checked_path(self, file: dict[str, Any]) -> Path:
         """The path of a file of the manifest, once its checksum was compared.

@@ -75,7 +75,7 @@ def hold(state: State, endpoint: str, seconds: float, *, refused: bool) -> None:
     with state.write() as connection:
         bucket = _bucket(connection, endpoint, clock) or _Bucket(now, 0.0, 1.0, now, _NEVER)
         share, cut = bucket.share, bucket.cut
-        if refused and now >= bucket.hold_until:  # those in flight are refused for the same reason
+        if refused and now >= max(bucket.hold_until, cut + 1.0):  # those in flight are refused for the same reason
             share = max(share * (CUT if now - cut > SOON else CUT_SOON), SHARE_MIN)
             cut = now
         until = max(bucket.hold_until, now + seconds)

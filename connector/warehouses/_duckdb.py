@@ -213,8 +213,8 @@ class DuckDBReader:
                 rows = session.sql(text + selection.where)
                 with self._kept(rows.to_arrow_reader(RECORD_BATCH_ROWS)) as stream:
                     for batch in stream:
-                        frame = pl.DataFrame(batch)
-                        yield frame.cast(_plain(frame.schema))
+                        columns = pl.DataFrame(batch).get_columns()  # by position: a name such as * means others
+                        yield pl.DataFrame([column.cast(_plain_type(column.dtype)) for column in columns])
 
     @contextmanager
     def _session(self, what: str) -> Iterator[duckdb.DuckDBPyConnection]:

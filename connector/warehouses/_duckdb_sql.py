@@ -88,8 +88,8 @@ def within(field: Field, window: Window) -> Selection:
             since = since.replace(hour=0, minute=0, second=0, microsecond=0)
     else:
         raise WarehouseError(
-            f"the cursor column '{field.name}' has the type {kind}, which is neither a timestamp nor a date",
-            remedy="choose another cursor, or cast it in a query",
+            f"the column '{field.name}' has the type {kind}, which is neither a timestamp nor a date",
+            remedy="choose another column, or cast it in a query",
         )
     upper = f"WHERE {column} < CAST(getvariable('until') AS {bound})"
     if since is None:

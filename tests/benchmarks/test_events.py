@@ -49,7 +49,8 @@ OURS = """
 from pathlib import Path
 import numpy as np
 from connector.event_mapping import EventAttributeMapping, EventColumns, resolve
-from connector.event_planning import EventJob, build, sift
+from connector.event_grouping import build
+from connector.event_planning import EventJob, sift
 from connector.mapping import Column
 from connector.state.ids import ordered
 from connector.state.ledger import Ledger

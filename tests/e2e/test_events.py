@@ -544,3 +544,120 @@ def test_ledger_keeps_no_personal_value(world: World) -> None:
     assert b"c399" not in content
     with open_state(state, PROJECT_KEY) as opened:
         assert json.dumps(ledger.load(opened, "orders").manifest)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["{points: points, amount: amount}", "{amount: order_id, points: points}", "{amount: {column: amount, type: string}, points: points}"],
+    ids=["reordered", "another column", "another type"],
+)  # fmt: skip
+def test_derived_id_is_of_what_is_sent_and_where_it_comes_from(world: World, change: str) -> None:
+    """Lines of the YAML may change places; another column or type under the same name is guarded, now and later."""
+    world.events_sync(id="", attributes="{amount: amount, points: points}", cursor="loaded_at")
+    world.run("orders")
+    world.sql("update orders set loaded_at = loaded_at - interval 5 hours")
+    world.events_sync(id="", attributes=change, cursor="loaded_at")
+    assert world.run("orders").outcome == "green"
+    report = world.run("orders", full=True)
+    if change.startswith("{points"):
+        assert (report.outcome, report.already_sent) == ("green", 1500)
+    else:
+        assert (report.outcome, report.requests) == ("guarded", 0)
+
+
+def test_event_that_was_looked_up_and_not_sent_stays_listed(world: World) -> None:
+    """A future event that is due by now, and then an outage: it is looked up until it is sent."""
+    world.events_sync(attributes=MAPPED, cursor="loaded_at")
+    world.configure(delivery="{give_up_after: 1s}")
+    world.sql("update orders set ordered_at = now()::timestamp + interval 1 hour where order_id = 9")
+    world.run("orders")
+    world.sql(
+        "update orders set loaded_at = loaded_at - interval 5 hours, ordered_at = least(ordered_at, now()::timestamp)"
+    )
+    world.api.inject({"status": 503, "retry_after": 9})
+    assert world.run("orders").unsent == 1
+    assert world.run("orders").accepted == 1
+    assert (world.event_ids()["9"], world.listed()) == (1, [])
+
+
+@pytest.mark.parametrize("options", [{"full": True}, {"keys": ("late",)}])
+def test_what_a_read_behind_the_cursor_did_not_send_is_read_again(world: World, options: dict[str, Any]) -> None:
+    """A row that the cursor never shows, found by a full read or by its key and then not sent, is not forgotten."""
+    world.events_sync(attributes=MAPPED, cursor="loaded_at")
+    world.configure(delivery="{give_up_after: 1s}")
+    world.run("orders")
+    world.sql(
+        "insert into orders (custom_id, order_id, ordered_at, loaded_at) values ('late', 7777, now()::timestamp, timestamp '2020-01-01')"
+    )
+    assert world.run("orders").planned == 0
+    world.api.inject({"status": 503, "retry_after": 9})
+    assert world.run("orders", **options).unsent == 1
+    assert world.run("orders").accepted == 1
+
+
+def test_retried_events_of_a_refused_operation_go_one_by_one(world: World) -> None:
+    """One bad event of several, held: a single --retry-held delivers the good ones and names the bad one."""
+    refusal = {"partial": [{"custom_id": "c7", "event": {"event_id": "407"}, "reason": "no"}]}
+    world.api.inject(refusal)
+    held = world.run("orders").held
+    world.api.inject(refusal)
+    report = world.run("orders", retry_held=True)
+    assert (report.accepted, report.rejected, report.undecided) == (held - 1, 1, 0)
+    assert [(entry["id"], entry["source"]) for entry in world.listed()] == [("407", "rejected")]
+
+
+def test_empty_time_is_no_time(world: World) -> None:
+    """Empty text in a time column is null: the event is invalid, and not one that happens now."""
+    world.sql(
+        "create view texts as select custom_id, order_id, case when order_id > 0 then ordered_at::varchar else '' end as ordered_at from orders"
+    )
+    world.events_sync(source="{table: texts}")
+    assert (world.run("orders").accepted, world.listed()[0]["reason"]) == (1499, "the event's time is null")
+
+
+def test_invalid_event_that_cannot_be_looked_up_stays_listed(world: World) -> None:
+    """A row without an id is not found again by it: a run that read something else does not take it for mended."""
+    world.events_sync(attributes=MAPPED, cursor="loaded_at", tolerance="{invalid: 100%}")
+    world.sql("update orders set order_id = null where order_id = 3")
+    world.run("orders")
+    world.sql("update orders set loaded_at = loaded_at - interval 5 hours")
+    world.run("orders")
+    assert [entry["reason"] for entry in world.listed()] == ["the event's id is null"]
+    world.sql("delete from orders where order_id is null")
+    world.run("orders", full=True)
+    assert world.listed() == []
+
+
+def test_letting_go_is_about_all_that_is_held(world: World) -> None:
+    """--discard-held beside a part of the source would let go of more than was asked for: it is refused."""
+    for option in ({"keys": ("c1",)}, {"limit": 1}, {"resend": True}):
+        with pytest.raises(UsageError, match="--discard-held is about all held events"):
+            world.run("orders", discard_held=True, **option)
+
+
+def test_resend_sends_again_only_what_batch_still_takes(world: World) -> None:
+    """--resend repeats what is in the window; what was sent and is too old by now is neither sent nor held."""
+    world.run("orders")
+    world.sql("update orders set ordered_at = ordered_at - interval 2 days where order_id < 100")
+    report = world.run("orders", resend=True)
+    assert (report.outcome, report.accepted, report.already_sent, report.undecided) == ("green", 1400, 100, 0)
+
+
+def test_answer_that_nobody_understands_is_no_reason_for_copies(world: World) -> None:
+    """A 202 in other words: its events have probably arrived, so they are held even where doubt is resent."""
+    world.events_sync(attributes=MAPPED, on_unknown="resend")
+    world.api.inject({"body": '{"code": "ALL_FINE"}', "apply": True, "match": {"custom_id": "c7"}})
+    report = world.run("orders")
+    assert (report.held, report.unsent) == (1500 - report.accepted, 0)
+    assert world.run("orders").requests == 0
+    assert set(world.event_ids().values()) == {1}
+
+
+def test_window_is_by_the_time_that_is_sent(world: World) -> None:
+    """A DATE is midnight UTC, whatever the source's zone: a window takes exactly the events whose time is in it."""
+    world.sql("create view days as select custom_id, order_id, ordered_at::date as ordered_at from orders")
+    world.events_sync(source="{table: days, timezone: Asia/Tokyo}", late="restamp")
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    today = world.sql("select count(*) from days where ordered_at = ?", midnight.date())[0][0]
+    assert world.run("orders", window=(midnight - timedelta(hours=12), midnight)).read == 0
+    assert world.run("orders", window=(midnight, midnight + timedelta(days=1))).accepted == today

@@ -22,9 +22,11 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from connector import event_grouping
 from connector import event_planning as planning
+from connector.event_grouping import EventSet, build
 from connector.event_mapping import EventAttributeMapping, EventColumns, resolve
-from connector.event_planning import AGE_MARGIN, AGE_MAX, EXPIRED, HELD, EventJob, EventSet, Sifted, build, sift
+from connector.event_planning import AGE_MARGIN, AGE_MAX, EXPIRED, HELD, EventJob, Sifted, sift
 from connector.hashing import HI, LO, derived_ids, identities
 from connector.mapping import KEY, Column
 from connector.payload import EVENT_BYTES_MAX, EVENTS_MAX, OPERATION
@@ -142,7 +144,7 @@ def attributes_of(row: Row) -> Row:
     fields = {name: value for name, value in (row["o"] or {}).items() if value is not None}
     label = None if row["s"] == " " else row["s"]
     found = {"$label": label, "n": row["n"], "o": fields or None, "big": row["big"], "more": row["big"]}
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in sorted(found.items()) if value is not None}
 
 
 def event_of(row: Row, terms: Terms) -> Event | None:
@@ -212,7 +214,7 @@ def modelled(rows: list[Row], terms: Terms) -> Model:  # noqa: C901 - one branch
         event = event_of(row, terms)
         if event is None:
             model.counts["invalid"] += 1
-        elif event.half in halves["sent"] and not terms.resend:
+        elif event.half in halves["sent"] and (event.late or not terms.resend):
             model.counts["already_sent"] += 1
         elif event.half in halves["held"] and not (terms.resend or terms.retry):
             model.counts["waiting"] += 1
@@ -321,7 +323,7 @@ def small(range_bytes: int) -> Iterator[Path]:
     """A folder; meanwhile that many bytes of JSON are grouped in one go, and operations are written five at a time."""
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(planning, "RANGE_BYTES", range_bytes)
-        patch.setattr(planning, "BUILD_ROWS", 5)
+        patch.setattr(event_grouping, "BUILD_ROWS", 5)
         yield Path(folder)
 
 
