@@ -408,7 +408,7 @@ def test_a_true_limit_below_the_configured_one_is_found(state: State, share: flo
     """Where Batch takes a part of the configured rate only, refusals are few a minute, and little of it is left unused."""
     sender = Sender(state, 10_000.0, 10_000, 1000)
     strict = TokenBucket(Rate(10_000 * share, int(10_000 * share)), sender.now)
-    chance = random.Random(7)
+    chance = random.Random(7)  # noqa: S311 - repeatable
     start, accepted, refusals = sender.now, 0, []
     while sender.now - start < 180:
         sender.advance(max(sender.leave(1000) - sender.now, 0.0))

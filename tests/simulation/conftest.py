@@ -1,0 +1,15 @@
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A place for one scenario, in memory where there is one: a simulated power cut does not need a disk."""
+    memory = Path("/dev/shm")  # noqa: S108 - the folder in it is made for us alone
+    made = Path(tempfile.mkdtemp(prefix="simulation-", dir=memory if memory.is_dir() else None))
+    yield made / "project"
+    shutil.rmtree(made, ignore_errors=True)

@@ -1,0 +1,90 @@
+"""The machine that a simulated run lives on: its clock, its chance and its process number, all from one seed."""
+
+import os
+import random
+import secrets
+import selectors
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, tzinfo
+
+import pytest
+
+from connector import event_draft
+
+NO_PROCESS = 2**22 + 1
+"""More than any process number that Linux gives: whoever asks whether a killed run lives is told no."""
+
+
+class Clock:
+    """Time that passes only where somebody waits."""
+
+    def __init__(self, start: datetime) -> None:
+        self._start = start.timestamp()
+        self._passed = 0.0
+
+    def wall(self) -> float:
+        """Seconds since 1970."""
+        return self._start + self._passed
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        return self._passed
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass at once."""
+        self._passed += max(seconds, 0.0)
+
+    def utc(self) -> datetime:
+        """The wall clock, aware."""
+        return datetime.fromtimestamp(self.wall(), UTC)
+
+
+@contextmanager
+def machine(clock: Clock, seed: int) -> Iterator[None]:
+    """Everything that a run asks the machine for comes from the clock and the seed until the context ends."""
+    chance = random.Random(seed)  # noqa: S311 - the same for the same seed
+    before = random.getstate()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", clock.wall)
+        patch.setattr(time, "monotonic", clock.monotonic)
+        patch.setattr(time, "sleep", clock.sleep)
+        patch.setattr(event_draft, "datetime", _calendar(clock))
+        patch.setattr(selectors, "DefaultSelector", lambda: _Selector(clock))
+        patch.setattr(os, "getpid", lambda: NO_PROCESS)
+        patch.setattr(secrets, "randbits", chance.getrandbits)
+        patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=chance.getrandbits(128), version=4))
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before)
+
+
+class _Selector(selectors.SelectSelector):
+    """An event loop that has nothing to do but to wait for a moment is there at once."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(None if timeout is None else 0)
+        if not ready and timeout is not None:
+            self._clock.sleep(timeout)
+        return ready
+
+
+def _calendar(clock: Clock) -> type[datetime]:
+    class _Datetime(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.fromtimestamp(clock.wall(), tz)
+
+        @classmethod
+        def fromisoformat(cls, date_string: str, /) -> datetime:  # type: ignore[override]
+            return datetime.fromisoformat(date_string)
+
+    return _Datetime

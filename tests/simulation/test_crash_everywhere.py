@@ -1,0 +1,71 @@
+"""A fixed story in which a run dies at its first step, then at its second, … until it lives to its end."""
+
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.fixed import set_plan
+from tests.simulation.oracles import problems
+from tests.simulation.universe import CUSTOMERS, ORDERS, Setup, Universe, universe
+
+_TWO = {"in_flight": 2}
+_SETTLED = 1200
+"""Seconds after which no lost request can be applied any more."""
+
+
+@pytest.mark.parametrize("on_unknown", ["hold", "resend"])
+def test_events_survive_a_death_at_any_step(folder: Path, on_unknown: str) -> None:
+    """G2 to G5, G9: killed anywhere, no event is lost unlisted; under `hold` none comes twice, else few do."""
+    setup = Setup(delivery=_TWO, per_call=2, orders={"on_unknown": on_unknown, "cursor": "loaded_at"})
+    for step in count(1):
+        with universe(folder / str(step), 1, setup) as world:
+            _place_orders(world)
+            died = world.run(ORDERS, die_at=step).died
+            found = [*_last(world, ORDERS, discard_held=True), *problems(world)]
+            assert not found, f"died at step {step}, {died}: {found}"
+            held = 20 - len(world.held().events)
+            assert held <= (18 if on_unknown == "hold" and died else 0), f"died at step {step}, {died}"
+            if died is None:
+                break
+    assert step > 25, "the steps are not counted any more"
+
+
+def test_profiles_survive_a_death_at_any_step_and_values_that_go_back(folder: Path) -> None:
+    """G1, G2: the revert trap: killed anywhere while a change leaves, and then the change is taken back."""
+    setup = Setup(delivery=_TWO, per_call=2, customers={"cursor": {"column": "updated_at", "overlap": "0s"}})
+    for step in count(1):
+        with universe(folder / str(step), 1, setup) as world:
+            set_plan(world, "free")
+            world.run(CUSTOMERS)
+            set_plan(world, "pro")
+            died = world.run(CUSTOMERS, die_at=step).died
+            set_plan(world, "free")
+            world.run(CUSTOMERS)
+            found = [*_last(world, CUSTOMERS), *problems(world)]
+            assert not found, f"died at step {step}, {died}: {found}"
+            if died is None:
+                break
+    assert step > 25, "the steps are not counted any more"
+
+
+def _place_orders(world: Universe) -> None:
+    """Twenty, of which one customer has more than an operation takes."""
+    now = world.clock.utc().replace(tzinfo=None)
+    for number in range(20):
+        row = {
+            "custom_id": "c0" if number < 17 else f"c{number % 3}", "order_id": number, "ref": str(number),
+            "status": "new", "amount": 1.0, "ordered_at": now - timedelta(minutes=100 - number), "loaded_at": now,
+        }  # fmt: skip
+        world.tables.orders[number] = row
+        world.remember(row)
+    world.tables.write()
+    world.clock.sleep(1)
+
+
+def _last(world: Universe, sync: str, **options: bool) -> list[str]:
+    """What is wrong with the run after which all is to be quiet."""
+    world.clock.sleep(_SETTLED)
+    report = world.run(sync, **options).report
+    return [] if report and report.outcome == "green" else [f"the last run ended otherwise than green: {report}"]

@@ -1,0 +1,94 @@
+"""A warehouse in memory, read by the real DuckDB reader; its rows stay here as Python has them, for the oracles."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa
+from pydantic import PrivateAttr
+
+from connector.warehouses._base import WarehouseSettings
+from connector.warehouses._duckdb import MEMORY, DuckDBReader
+from tests.simulation.machine import Clock
+
+Row = dict[str, Any]
+
+_STAMP = pa.timestamp("us")
+CUSTOMERS = pa.schema([
+    ("custom_id", pa.string()), ("plan", pa.string()), ("points", pa.int64()), ("tags", pa.list_(pa.string())),
+    ("updated_at", _STAMP),
+])  # fmt: skip
+ORDERS = pa.schema([
+    ("custom_id", pa.string()), ("order_id", pa.int64()), ("ref", pa.string()), ("status", pa.string()),
+    ("amount", pa.float64()), ("ordered_at", _STAMP), ("loaded_at", _STAMP),
+])  # fmt: skip
+
+
+class Tables:
+    """Customers by custom ID and orders by number, as they are now."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._database = duckdb.connect(MEMORY)
+        self._database.execute("SET threads = 1")
+        self.customers: dict[str, Row] = {}
+        self.orders: dict[int, Row] = {}
+
+    def write(self) -> None:
+        """Make DuckDB's tables what they are here."""
+        for name, schema, rows in (("customers", CUSTOMERS, self.customers), ("orders", ORDERS, self.orders)):
+            self._database.register("rows_", pa.Table.from_pylist(list(rows.values()), schema))
+            self._database.execute(f"create or replace table {name} as from rows_")
+            self._database.unregister("rows_")
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._database.close()
+
+    def open(self) -> "Reader":
+        """A reader of the tables."""
+        return Reader(self._database.cursor(), self._clock)
+
+
+class Reader(DuckDBReader):
+    """The real one, but for the clock."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, clock: Clock) -> None:
+        super().__init__(connection, MEMORY, Path(), None, None)
+        self._clock = clock
+
+    def now(self) -> datetime:
+        """The simulated clock."""
+        return self._clock.utc().astimezone(UTC)
+
+
+class InMemory(WarehouseSettings):
+    """Settings that lead to `Tables`."""
+
+    type: Literal["duckdb"] = "duckdb"
+    _tables: Tables = PrivateAttr()
+
+    @classmethod
+    def of(cls, tables: Tables) -> "InMemory":
+        """The settings of these tables."""
+        settings = cls()
+        settings._tables = tables
+        return settings
+
+    @contextmanager
+    def open(
+        self,
+        root: Path,  # noqa: ARG002 - the interface's
+        *,
+        memory: int | None = None,  # noqa: ARG002
+        spill: Path | None = None,  # noqa: ARG002
+    ) -> Iterator[DuckDBReader]:
+        """See `WarehouseSettings.open`."""
+        reader = self._tables.open()
+        try:
+            yield reader
+        finally:
+            reader.close()
