@@ -115,7 +115,10 @@ def _run(*command: str | Path) -> None:
     )
     if ended.returncode:
         said = ended.stderr.strip().splitlines() or ["it said nothing"]
-        raise RuntimeError(f"`{Path(command[0]).name} {' '.join(map(str, command[1:4]))} …` failed: {said[-1]}")
+        raise RuntimeError(
+            f"`{Path(command[0]).name} {' '.join(map(str, command[1:4]))} …` failed: {said[-1]}; "
+            f"give this machine a package index, or make it elsewhere and set {CACHE_VARIABLE} to its folder's parent"
+        )
 
 
 def _shared(environment: Environment, folder: Path) -> tuple[int, ...]:
