@@ -323,7 +323,7 @@ def test_a_window_on_dates_takes_the_whole_first_day(bench: Bench, opened: Calla
 def test_a_cursor_that_is_no_time_is_refused(bench: Bench, opened: Callable[[], Reader], kind: str) -> None:
     """A number or a text compares otherwise than time does."""
     bench.create("t", {"id": "integer", "c": kind}, [])
-    with pytest.raises(WarehouseError, match=r"cursor column 'c' has the type .*neither a timestamp nor a date"):
+    with pytest.raises(WarehouseError, match=r"column 'c' has the type .*neither a timestamp nor a date"):
         opened().read(Relation("t"), ["id"], Window("c", None, UNTIL))
 
 
