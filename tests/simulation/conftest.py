@@ -1,3 +1,5 @@
+import gc
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,3 +15,13 @@ def folder() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="simulation-", dir=memory if memory.is_dir() else None))
     yield made / "project"
     shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _silent_dead() -> Iterator[None]:
+    """What a dead run's tasks would have complained about is lost with it, whenever Python finds them."""
+    logger = logging.getLogger("asyncio")
+    logger.disabled = True
+    yield
+    gc.collect()
+    logger.disabled = False

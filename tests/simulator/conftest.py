@@ -115,7 +115,7 @@ def door(clock: Clock, wall: Wall) -> Iterator[Door]:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: a simulation may take over this process's clock meanwhile
 def both_doors() -> Iterator[tuple[Clock, dict[str, Door]]]:
     clock = Clock()
     simulator = Simulator({PROJECT: KEY}, clock=clock, record=True)
