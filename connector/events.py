@@ -130,7 +130,8 @@ def _waiting_notes(report: Report) -> list[str]:
         decide = "decide with --retry-held or --discard-held"
         see = f"see: connector rejects {report.sync}"
         notes.append(f"events held: {report.undecided}; {decide} (in Dagster: retry_held, discard_held); {see}")
-    if report.closes is not None:
+    # Refused events within the tolerance are no reason: they go again by themselves.
+    if report.closes is not None and (report.undecided or report.unsent):
         at = datetime.fromtimestamp(report.closes, UTC)
         hours = (report.closes - time.time()) / 3600
         notes.append(

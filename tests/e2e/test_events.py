@@ -448,6 +448,19 @@ def test_call_that_is_refused_whole_is_halved_until_the_guilty_operation_is_alon
     assert by_customer(at_api(world)) == by_customer(orders(world))
 
 
+def test_refused_event_within_the_tolerance_leaves_the_run_green(world: World) -> None:
+    """One refused event of 1,500 is listed and goes again by itself; a share that the YAML allows is no reason."""
+    alone = world.sql(
+        "select custom_id, order_id from orders qualify count(*) over (partition by custom_id) = 3 limit 1"
+    )[0]
+    world.sql("update orders set custom_id = 'single' where order_id = ?", alone[1])
+    world.api.inject({"partial": [{"custom_id": "single", "event": {}, "reason": "no"}]})
+    report = world.run("orders")
+    assert (report.outcome, report.rejected, report.accepted) == ("green", 1, 1499)
+    assert report.closes is not None
+    assert world.run("orders").accepted == 1
+
+
 def test_limit_takes_the_oldest_and_leaves_the_rest_due(world: World) -> None:
     """--limit sends the oldest events, so that none is overtaken; the cursor waits for the others."""
     world.events_sync(attributes=MAPPED, cursor="loaded_at")
