@@ -4,6 +4,8 @@ Batch documents one error code, AUTHENTICATION_INVALID. The others are this simu
 """
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from connector.simulator.faults import Fault
@@ -36,10 +38,20 @@ class Answer:
     cut: bool = False
 
 
+def of(status: int, body: Mapping[str, object]) -> Answer:
+    """An answer with this body as JSON."""
+    return Answer(status, json.dumps(body))
+
+
 def success(errors: list[dict[str, object]]) -> Answer:
     """The 202, with the partial errors if there are any."""
-    body = {"code": "SUCCESS_WITH_PARTIAL_ERRORS", "errors": errors} if errors else {"code": "SUCCESS"}
-    return Answer(ACCEPTED, json.dumps(body))
+    return of(ACCEPTED, {"code": "SUCCESS_WITH_PARTIAL_ERRORS", "errors": errors} if errors else {"code": "SUCCESS"})
+
+
+def denied(message: str) -> Answer:
+    """The 403 of the host of files."""
+    body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>AccessDenied</Code><Message>{message}</Message></Error>'
+    return Answer(403, body, "application/xml")
 
 
 def failure(status: int, message: str, headers: dict[str, str] | None = None) -> Answer:
@@ -48,14 +60,20 @@ def failure(status: int, message: str, headers: dict[str, str] | None = None) ->
     return Answer(status, json.dumps(body), headers=headers or {})
 
 
+def too_many(wait: float, *, told: bool) -> Answer:
+    """The 429 of a rate limit; `told` whether it says how long to wait, in seconds."""
+    headers = {"retry-after": str(math.ceil(wait))} if told else {}
+    return failure(TOO_MANY_REQUESTS, "more operations per second than allowed; nothing was applied", headers)
+
+
 def faulty(fault: Fault, accepted: Answer) -> Answer:
     """The fault's answer where a call would have been answered with `accepted`."""
     status = fault.status or accepted.status
-    answer = accepted if status == ACCEPTED else failure(status, "injected fault")
+    answer = accepted if status == accepted.status else failure(status, "injected fault")
     body = "" if status in _WITHOUT_BODY else answer.body if fault.body is None else fault.body
-    headers = {} if fault.location is None else {"location": fault.location}
+    headers = answer.headers if fault.location is None else {"location": fault.location}
     if fault.retry_after is not None:
-        headers["retry-after"] = str(fault.retry_after)
+        headers = headers | {"retry-after": str(fault.retry_after)}
     return replace(
         answer,
         status=status,

@@ -3,12 +3,12 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
 from connector.simulator.event_rules import Event
+from connector.simulator.moments import rfc3339
 from connector.simulator.names import bare_name, parsed
 
 _TYPES = {str: "string", int: "integer", float: "float", bool: "boolean", list: "array", dict: "object"}
@@ -30,7 +30,7 @@ class StoredEvent(NamedTuple):
             "sequence": sequence,
             "custom_id": self.custom_id,
             "name": sent["name"],
-            "time": sent["time"] if "time" in sent else _rfc3339(self.received),
+            "time": sent["time"] if "time" in sent else rfc3339(self.received),
             "received": self.received,
             "attributes": {bare_name(key): value for key, value in attributes.items()},
             "types": {bare_name(key): _type(key, value) for key, value in attributes.items()},
@@ -95,7 +95,3 @@ class Events:
 def _type(key: str, value: object) -> str:
     name = parsed(key)
     return name[0] if name and name[0] else _TYPES[type(value)]
-
-
-def _rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -2,12 +2,12 @@
 
 import random
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from connector.errors import UsageError
 from connector.simulator.calls import Call
+from connector.simulator.fault_fields import checked
 
 
 @dataclass(slots=True, kw_only=True)
@@ -15,15 +15,17 @@ class Fault:
     """One fault as it was asked for.
 
     Attributes:
-        status: Answered instead of 202.
+        endpoint: "export", "view", "list", "download" or "file" (the request by a link); by default the updates.
+        status: Answered instead of 202, or of what else the endpoint answers.
         apply: Whether the call takes effect before the answer; by default only where `status` is absent.
             A call that the simulator itself refuses keeps that refusal.
         delay: Seconds before the answer.
-        late: Seconds by the simulator's clock between the answer and its effect; implies `apply`.
+        late: Seconds by the simulator's clock between the answer and its effect; implies `apply`. An export exists
+            at once, and only the list shows it late.
         cut: End the connection half-way through the answer's body.
         body: Literal text of the answer.
         retry_after: The header's value, seconds or any text.
-        location: The header's value, for 3xx.
+        location: The header's value, for 3xx; on "download" the link that is given.
         times: Requests hit; by default 1, or all of them with `share`.
         skip: Requests let through first.
         match: `{"custom_id"?, "event_id"?}`: only calls that hold it, or both of them.
@@ -31,8 +33,18 @@ class Fault:
             then waits for calls that hold one of them. An attribute that the profile's operation does not have
             is refused to its events; `event` is `{"name"?, "event_id"?}`; without both the operation is refused.
         share: Random share of the matching requests, 0 to 1, drawn from `seed`.
+        becomes: What becomes of the export: "stuck" (running until the faults are cleared), "error", "empty" (no
+            file), "bomb" (one small archive that unpacks to a thousand times its size), "missing_part" (the second of
+            at least three is not listed), "repeated_part" (the first is listed twice), "renamed" (the files' ids are
+            hostile as paths), "garbage" (compressed, with bytes behind the archive's end).
+        lines: Texts at the end of the export's first file, as they are.
+        truncated: The file ends at its half, and so does its announced length.
+        corrupt: A byte in the file's middle is another.
+        expired: The link is refused as expired.
+        changed: From now on the file has another content, its lines the other way round, and another ETag.
     """
 
+    endpoint: str | None = None
     status: int | None = None
     apply: bool | None = None
     delay: float = 0.0
@@ -48,6 +60,12 @@ class Fault:
     partial: Sequence[Mapping[str, Any]] = ()
     share: float | None = None
     seed: int | None = None
+    becomes: str | None = None
+    lines: Sequence[str] = ()
+    truncated: bool = False
+    corrupt: bool = False
+    expired: bool = False
+    changed: bool = False
 
     def __post_init__(self) -> None:
         if self.times is None and self.share is None:
@@ -82,9 +100,10 @@ class FaultQueue:
         """Queue the faults, all or none.
 
         Raises:
-            UsageError: A fault has an unknown field or a value that its field does not take.
+            UsageError: A fault has an unknown field, a value that its field does not take, or fields that do not go
+                together.
         """
-        parsed = [_parsed(fault) for fault in faults]
+        parsed = [Fault(**checked(fault)) for fault in faults]
         # A fault that is asked for again must strike the same requests: no cryptography here.
         self._waiting.extend((fault, random.Random(fault.seed)) for fault in parsed)  # noqa: S311
 
@@ -92,11 +111,11 @@ class FaultQueue:
         """Drop what is left."""
         self._waiting.clear()
 
-    def take(self, call: Call) -> Fault | None:
-        """The fault for this call, if any."""
+    def take(self, call: Call, endpoint: str | None = None) -> Fault | None:
+        """The fault for this call, if any; `endpoint` as a fault names it, None for an update."""
         for entry in self._waiting:
             fault, draw = entry
-            if not fault.targets(call):
+            if fault.endpoint != endpoint or not fault.targets(call):
                 continue
             if fault.skip:
                 fault.skip -= 1
@@ -120,68 +139,3 @@ def _holds(call: Call, custom_id: str | None = None, event_id: str | None = None
 def _holds_part(call: Call, item: Mapping[str, Any]) -> bool:
     custom_id = item["custom_id"]
     return custom_id in call.ids and ("event" not in item or call.holds_event(item["event"], custom_id))
-
-
-def _is_count(least: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and value >= least
-
-
-def _is_seconds(value: Any) -> bool:  # noqa: ANN401
-    return type(value) in (int, float) and 0 <= value < float("inf")
-
-
-def _is_header(value: Any) -> bool:  # noqa: ANN401
-    return isinstance(value, str) and value.isascii() and value.isprintable()
-
-
-def _is_texts(value: Any, known: set[str]) -> bool:  # noqa: ANN401
-    return isinstance(value, dict) and value.keys() <= known and all(isinstance(text, str) for text in value.values())
-
-
-def _is_part(value: Any) -> bool:  # noqa: ANN401
-    if not isinstance(value, dict) or "custom_id" not in value or value.keys() >= {"attribute", "event"}:
-        return False
-    event, texts = value.get("event", {}), {name: text for name, text in value.items() if name != "event"}
-    return _is_texts(event, {"name", "event_id"}) and _is_texts(texts, {"custom_id", "attribute", "reason", "category"})
-
-
-def _is_partial(value: Any) -> bool:  # noqa: ANN401
-    return isinstance(value, list | tuple) and all(map(_is_part, value))
-
-
-def _is_match(value: Any) -> bool:  # noqa: ANN401
-    return bool(value) and _is_texts(value, {"custom_id", "event_id"})
-
-
-_FLAG = (lambda value: isinstance(value, bool), "true or false")
-_SECONDS = (_is_seconds, "seconds, 0 or more")
-_HEADER = (_is_header, "printable ASCII text")
-_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "status": (lambda value: type(value) is int and value in range(200, 600), "a status from 200 to 599"),
-    "apply": _FLAG,
-    "delay": _SECONDS,
-    "late": _SECONDS,
-    "cut": _FLAG,
-    "body": (lambda value: isinstance(value, str), "text"),
-    "content_type": _HEADER,
-    "retry_after": (lambda value: type(value) in (int, float) or _is_header(value), "seconds or text"),
-    "location": _HEADER,
-    "times": (_is_count(1), "a whole number, 1 or more"),
-    "skip": (_is_count(0), "a whole number, 0 or more"),
-    "match": (_is_match, "an object with custom_id or event_id or both"),
-    "partial": (_is_partial, "a list of objects with custom_id and perhaps attribute or event, reason, category"),
-    "share": (lambda value: type(value) in (int, float) and 0 <= value <= 1, "a number from 0 to 1"),
-    "seed": (lambda value: type(value) is int, "a whole number"),
-}
-
-
-def _parsed(fault: Mapping[str, Any]) -> Fault:
-    if not isinstance(fault, dict):
-        raise UsageError("a fault is not an object", remedy='write it such as {"status": 500, "times": 2}')
-    for name, value in fault.items():
-        if name not in _FIELDS:
-            raise UsageError(f"a fault has the unknown field '{name}'", remedy=f"use {', '.join(_FIELDS)}")
-        fits, allowed = _FIELDS[name]
-        if not fits(value):
-            raise UsageError(f"the field '{name}' of a fault is not {allowed}", remedy="correct the fault")
-    return Fault(**fault)

@@ -72,6 +72,11 @@ class StateFile:
             self._database.executemany("INSERT OR REPLACE INTO profile VALUES (?, ?, ?)", states)
             self._database.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", appended)
 
+    def forget(self, project: str, custom_id: str) -> None:
+        """Forget one profile."""
+        with self._transaction():
+            self._database.execute("DELETE FROM profile WHERE project = ? AND custom_id = ?", (project, custom_id))
+
     def clear(self, project: str) -> None:
         """Forget the project's profiles and events."""
         with self._transaction():

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Endpoint = Literal["update", "mass-update"]
+ExportEndpoint = Literal["export", "view", "list", "download"]
+
+VERSION = "2.11"
+"""The version in addresses that the simulator makes itself; it takes any 2.x."""
 
 UPDATE_OPERATIONS = 200
 """Operations in one call of `profiles/update`. Source: Batch's page of that endpoint."""
@@ -60,6 +64,25 @@ TAGS = 10
 TAG_LENGTH = 64
 """UTF-16 units of one of the `$tags`. Source: Batch's SDKs, and the page of the older trigger events."""
 
+LOOKBACK = 90 * 86_400.0
+"""Seconds that an export of events may look back, and that an export is kept. Source: the page of `profiles/export`,
+and that of `exports/list`, which says 3 months and 4 months."""
+
+REACHABILITY_SINCE = 1_728_518_400.0
+"""2024-10-10 in seconds since 1970: no change of reachability is older. Source: the page of `profiles/export`."""
+
+LIST_PAGE = 10
+"""Exports in a page of `exports/list` by default. Source: that page."""
+
+LIST_PAGE_MOST = 100
+"""Exports that a page of `exports/list` may hold. Source: that page."""
+
+PART_BYTES = 100_000_000
+"""Bytes of one file of an export, before compression. Source: the page of `exports/view`."""
+
+LINK_SECONDS = 1200.0
+"""Seconds that the link to a file is good for. Source: the page of `exports/download`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -84,6 +107,15 @@ class Settings:
         event_age: Seconds by the wall clock that an event's time may lie back; an older event is refused alone.
         event_ahead: Seconds that it may lie in the future (Batch documents: never).
         empty_call: Whether an empty array is refused.
+        other_rate: Calls on the four endpoints of exports together; None switches the limit off.
+        export_seconds: From an export's creation to its end, in thirds: created, pending, running.
+        part_lines: Lines of one file of an export.
+        part_bytes: Bytes of one, before compression.
+        export_gzip: Whether the files are compressed (Batch does not say).
+        export_style: Whether dates and URLs come back under their bare names, or as `date(…)` and `url(…)`.
+        export_dates: Whether dates come back as RFC 3339 in UTC or as milliseconds since 1970.
+        export_blanks: Whether a profile with none of the wanted attributes has a line (Batch does not say).
+        link_seconds: How long the link to a file is good for.
     """
 
     update_operations: int = UPDATE_OPERATIONS
@@ -99,6 +131,15 @@ class Settings:
     event_age: float = EVENT_AGE
     event_ahead: float = 0.0
     empty_call: Literal["refuse", "accept"] = "refuse"
+    other_rate: Rate | None = Rate(1, 2)
+    export_seconds: float = 0.3
+    part_lines: int = 1_000_000
+    part_bytes: int = PART_BYTES
+    export_gzip: bool = False
+    export_style: Literal["bare", "wrapped"] = "bare"
+    export_dates: Literal["rfc3339", "epoch_ms"] = "rfc3339"
+    export_blanks: bool = True
+    link_seconds: float = LINK_SECONDS
 
     def operations(self, endpoint: Endpoint) -> int:
         """The most operations that one call may hold."""

@@ -1,15 +1,12 @@
 """The profiles of one project, in memory."""
 
-import base64
-import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from connector.simulator.ids import made_id
 from connector.simulator.values import Change, Partial, Value
-
-_ALPHABET = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789abcdefghjkmnpqrstvwxyz")
 
 
 @dataclass(slots=True)
@@ -52,7 +49,7 @@ class Profiles:
         """The profile after the changes."""
         profile = self._profiles.get(custom_id)
         if profile is None:
-            profile = self._profiles[custom_id] = Profile(self._new_profile_id(custom_id))
+            profile = self._profiles[custom_id] = Profile(made_id("profile_", self._project, custom_id))
         profile.apply(changes)
         return profile
 
@@ -61,19 +58,39 @@ class Profiles:
         profile = self._profiles.get(custom_id)
         return profile.as_json(custom_id) if profile else None
 
+    def native(self, custom_id: str) -> dict[str, Value]:
+        """A copy of the native attributes; empty for who is unknown."""
+        profile = self._profiles.get(custom_id)
+        return dict(profile.native) if profile else {}
+
+    def profile_id(self, custom_id: str) -> str | None:
+        """The id that Batch gave, or None for who is unknown."""
+        profile = self._profiles.get(custom_id)
+        return profile.profile_id if profile else None
+
+    def forget(self, custom_id: str) -> bool:
+        """Whether there was such a profile to forget."""
+        # As many are forgotten as created between two pages perhaps, so their number alone would not tell.
+        self._ordered = []
+        return self._profiles.pop(custom_id, None) is not None
+
+    def __iter__(self) -> Iterator[tuple[str, Profile]]:
+        """Every profile, in the order of the custom ids."""
+        return ((custom_id, self._profiles[custom_id]) for custom_id in self._in_order())
+
     def page(self, after: str | None, limit: int | None) -> list[dict[str, Any]]:
         """Profiles in the order of their custom ids, those behind `after`, at most `limit`."""
-        if len(self._ordered) != len(self._profiles):
-            self._ordered = sorted(self._profiles)
-        start = 0 if after is None else bisect_right(self._ordered, after)
+        ordered = self._in_order()
+        start = 0 if after is None else bisect_right(ordered, after)
         end = None if limit is None else start + limit
-        return [self._profiles[custom_id].as_json(custom_id) for custom_id in self._ordered[start:end]]
+        return [self._profiles[custom_id].as_json(custom_id) for custom_id in ordered[start:end]]
 
     def clear(self) -> None:
         """Forget everybody."""
         self._profiles.clear()
         self._ordered.clear()
 
-    def _new_profile_id(self, custom_id: str) -> str:
-        digest = hashlib.blake2b(f"{self._project}\n{custom_id}".encode(), digest_size=20).digest()
-        return "profile_" + base64.b32encode(digest).translate(_ALPHABET).decode()
+    def _in_order(self) -> list[str]:
+        if len(self._ordered) != len(self._profiles):
+            self._ordered = sorted(self._profiles)
+        return self._ordered

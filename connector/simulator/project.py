@@ -1,69 +1,26 @@
 """One project: what it holds, its buckets, its faults, and what it makes of a call."""
 
 import heapq
-import math
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import count
 from threading import RLock
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
-from connector.simulator.answers import ACCEPTED, TOO_MANY_REQUESTS, Answer, failure, faulty, success
+from connector.simulator.alterations import altered
+from connector.simulator.answers import ACCEPTED, Answer, failure, faulty, success, too_many
 from connector.simulator.calls import Call, parse
+from connector.simulator.content import Content, Fetch
+from connector.simulator.export_calls import Ask, ExportDesk
+from connector.simulator.exports import Now
 from connector.simulator.faults import Fault, FaultQueue
-from connector.simulator.limits import Endpoint, Settings, TokenBucket
+from connector.simulator.limits import Endpoint, ExportEndpoint, Settings, TokenBucket
 from connector.simulator.refusals import refuse_part
 from connector.simulator.rules import Judged, MalformedError, judge
 from connector.simulator.store import Store
+from connector.simulator.tally import Log, Request
 from connector.simulator.values import Refusal
-
-
-class Request(NamedTuple):
-    """One logged call; `at` is the simulator's clock, in seconds, `event_ids` has "" for an event without one."""
-
-    endpoint: str
-    status: int
-    operations: int
-    custom_ids: list[str]
-    at: float
-    events: int
-    event_ids: list[str]
-
-
-@dataclass(slots=True)
-class Tally:
-    """Counts since the start or the last reset.
-
-    Attributes:
-        requests: Calls with a known project, the refused ones too.
-        operations: Operations in them.
-        accepted: Operations of calls that were applied, or will be.
-        partial_errors: Items of `errors` answered in a 202.
-        throttled: 429s by the rate limit, injected ones apart.
-        duplicates: Custom ids that a call held again.
-        overlapping: Calls that came while another one with a custom id of theirs was not answered yet.
-        events: Events that were applied, or will be.
-        events_refused: Events that calls answered with 202 held besides.
-        event_overtakes: Events applied after a later one of their profile; those sent without a time apart.
-        by_status: Calls by the status that was answered.
-        warnings: Rules bent, by the rule's id.
-    """
-
-    requests: int = 0
-    operations: int = 0
-    accepted: int = 0
-    partial_errors: int = 0
-    throttled: int = 0
-    duplicates: int = 0
-    overlapping: int = 0
-    events: int = 0
-    events_refused: int = 0
-    event_overtakes: int = 0
-    by_status: Counter[int] = field(default_factory=Counter)
-    warnings: Counter[str] = field(default_factory=Counter)
-
 
 Clock = Callable[[], float]
 
@@ -76,13 +33,12 @@ class Project:
         self._store = store
         self._clock = clock
         self._wall = wall
-        self._record = record
         self._sequence = count()
         self._late: list[tuple[float, int, list[Judged]]] = []
         self._open: dict[int, frozenset[str]] = {}
         self.faults = FaultQueue()
-        self.requests: list[Request] = []
-        self._tally = Tally()
+        self._log = Log(record=record)
+        self._desk = ExportDesk(store, self.faults, self._log)
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
@@ -92,6 +48,7 @@ class Project:
             rates = {endpoint: settings.rate(endpoint) for endpoint in get_args(Endpoint)}
             now = self._clock()
             self._buckets = {name: TokenBucket(rate, now) for name, rate in rates.items() if rate}
+            self._desk.configure(settings, now)
 
     def receive(self, endpoint: Endpoint, body: bytes) -> Answer:
         """The answer to an authenticated call, after its effect."""
@@ -107,32 +64,68 @@ class Project:
             with self._lock:
                 self._apply_late()
                 answer = self._answer(endpoint, call, self.faults.take(call))
-                self.count(endpoint, answer.status, call)
+                self._log.count(endpoint, answer.status, self._clock(), call)
             yield answer
         finally:
             with self._lock:
                 del self._open[number]
 
-    def count(self, endpoint: str, status: int, call: Call | None = None) -> None:
-        """Count a call, and log it if this simulator records."""
-        call = call or Call([])
+    def count(self, endpoint: str, status: int) -> None:
+        """Count a call that was refused unread, and log it if this simulator records."""
         with self._lock:
-            self._tally.requests += 1
-            self._tally.operations += len(call.operations)
-            self._tally.by_status[status] += 1
-            if self._record:
-                event_ids = call.event_ids()
-                self.requests.append(
-                    Request(
-                        endpoint,
-                        status,
-                        len(call.operations),
-                        call.custom_ids,
-                        self._clock(),
-                        len(event_ids),
-                        event_ids,
-                    )
-                )
+            self._log.count(endpoint, status, self._clock())
+
+    def ask(self, endpoint: ExportEndpoint, ask: Ask) -> Answer:
+        """The answer to an authenticated call about exports, after its effect."""
+        with self._lock:
+            self._apply_late()
+            return self._desk.ask(endpoint, ask, self._now())
+
+    def fetch(self, asked: Fetch) -> Content | Answer:
+        """What the host of files gives for a link."""
+        with self._lock:
+            return self._desk.fetch(asked, self._now())
+
+    def gave(self, token: str) -> bool:
+        """Whether a link to a file of this project has this token."""
+        with self._lock:
+            return self._desk.knows(token)
+
+    def count_sent(self, size: int) -> None:
+        """Count bytes of a file as sent."""
+        with self._lock:
+            self._log.tally.file_bytes += size
+
+    def exports(self) -> list[dict[str, Any]]:
+        """Every export, the oldest first, as `exports/view` shows it; addresses lack their host."""
+        with self._lock:
+            return self._desk.all(self._now())
+
+    def alter(self, custom_id: str, attributes: dict[str, Any]) -> None:
+        """Change a profile as if somebody else did: no call is counted, no limit of calls applies.
+
+        Raises:
+            UsageError: A rule refuses the custom id or an attribute; nothing is changed.
+        """
+        with self._lock:
+            self._apply_late()
+            self._write([altered(custom_id, attributes, self.settings)])
+
+    def forget(self, custom_id: str) -> bool:
+        """Whether there was such a profile, which is deleted as if for inactivity."""
+        with self._lock:
+            self._apply_late()
+            return self._store.forget(custom_id)
+
+    def close(self) -> None:
+        """Remove the files of exports."""
+        with self._lock:
+            self._desk.clear()
+
+    @property
+    def requests(self) -> list[Request]:
+        """Every call that was recorded."""
+        return self._log.requests
 
     def profiles(self, after: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
         """Profiles behind `after` in the order of their custom ids, at most `limit`."""
@@ -158,13 +151,7 @@ class Project:
         """The tally, with the faults still waiting."""
         with self._lock:
             self._apply_late()
-            counts = {name: getattr(self._tally, name) for name in Tally.__slots__}
-            by_status = {str(status): calls for status, calls in self._tally.by_status.items()}
-            return counts | {
-                "by_status": by_status,
-                "warnings": dict(self._tally.warnings),
-                "faults": len(self.faults),
-            }
+            return self._log.stats() | {"faults": len(self.faults)}
 
     def inject(self, *faults: dict[str, Any]) -> None:
         """Queue faults for the next calls (see `Fault`).
@@ -176,23 +163,27 @@ class Project:
             self.faults.add(faults)
 
     def clear_faults(self) -> None:
-        """Drop the faults that no call has met yet."""
+        """Drop the faults that no call has met yet, and let go of exports that are stuck."""
         with self._lock:
             self.faults.clear()
+            self._desk.release()
 
     def reset(self) -> None:
-        """Forget profiles, events, faults, counts and late writes; full buckets."""
+        """Forget profiles, events, exports, faults, counts and late writes; full buckets."""
         with self._lock:
             self._store.clear()
             self.faults.clear()
-            self.requests.clear()
             self._late.clear()
-            self._tally = Tally()
+            self._log.clear()
+            self._desk.clear()
             self.configure(self.settings)
+
+    def _now(self) -> Now:
+        return Now(self._clock(), self._wall())
 
     def _arrive(self, ids: frozenset[str]) -> int:
         with self._lock:
-            self._tally.overlapping += any(not ids.isdisjoint(others) for others in self._open.values())
+            self._log.tally.overlapping += any(not ids.isdisjoint(others) for others in self._open.values())
             number = next(self._sequence)
             self._open[number] = ids
             return number
@@ -210,7 +201,8 @@ class Project:
             self._check_shape(endpoint, call)
             wait = self._throttle(endpoint, len(call.operations))
             if wait:
-                return self._too_many(wait)
+                self._log.tally.throttled += 1
+                return too_many(wait, told=self.settings.retry_after)
             now = self._wall()
             judged = [self._judge(index, operation, now) for index, operation in enumerate(call.operations)]
         except MalformedError as error:
@@ -239,21 +231,16 @@ class Project:
         bucket = self._buckets.get(endpoint)
         return bucket.take(operations, self._clock()) if bucket else 0.0
 
-    def _too_many(self, wait: float) -> Answer:
-        self._tally.throttled += 1
-        headers = {"retry-after": str(math.ceil(wait))} if self.settings.retry_after else {}
-        return failure(TOO_MANY_REQUESTS, "more operations per second than allowed; nothing was applied", headers)
-
     def _settle(self, judged: list[Judged], call: Call) -> list[dict[str, object]]:
         errors = [_error(index, refusal) for index, operation in enumerate(judged) for refusal in operation.refusals]
-        self._tally.accepted += len(judged)
-        self._tally.partial_errors += len(errors)
-        self._tally.duplicates += len(call.custom_ids) - len(call.ids)
+        self._log.tally.accepted += len(judged)
+        self._log.tally.partial_errors += len(errors)
+        self._log.tally.duplicates += len(call.custom_ids) - len(call.ids)
         events = sum(len(operation.events) for operation in judged)
-        self._tally.events += events
-        self._tally.events_refused += call.events - events
+        self._log.tally.events += events
+        self._log.tally.events_refused += call.events - events
         for operation in judged:
-            self._tally.warnings.update(operation.warnings)
+            self._log.tally.warnings.update(operation.warnings)
         return errors
 
     def _apply(self, judged: list[Judged], fault: Fault | None) -> None:
@@ -268,7 +255,7 @@ class Project:
             self._write(heapq.heappop(self._late)[2])
 
     def _write(self, judged: list[Judged]) -> None:
-        self._tally.event_overtakes += self._store.apply(judged)
+        self._log.tally.event_overtakes += self._store.apply(judged, self._wall())
 
 
 def _error(index: int, refusal: Refusal) -> dict[str, object]:

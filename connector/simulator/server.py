@@ -11,10 +11,8 @@ from typing import NamedTuple
 import uvicorn
 
 from connector.errors import UsageError
+from connector.simulator.limits import VERSION
 from connector.simulator.simulator import Simulator
-
-VERSION = "2.11"
-"""The version in `base_url`; the simulator takes any 2.x."""
 
 _BACKLOG = 128
 

@@ -15,8 +15,9 @@ from connector.errors import UsageError
 from connector.simulator.app import build_app
 from connector.simulator.file import StateFile
 from connector.simulator.limits import Settings
-from connector.simulator.project import Clock, Project, Request
+from connector.simulator.project import Clock, Project
 from connector.simulator.store import Store
+from connector.simulator.tally import Request
 
 
 class Simulator:
@@ -43,7 +44,8 @@ class Simulator:
             settings: Limits to enforce, by default the documented ones.
             clock: Seconds that never go back; drives the rate limits and late writes.
             wall: Seconds since 1970; the age of events is judged by it.
-            folder: Where profiles and events survive a restart; by default they live in memory. Late writes always do.
+            folder: Where profiles and events survive a restart; by default they live in memory. Late writes,
+                exports and changes of reachability always do.
             record: Whether `requests` keeps every call with its custom ids and event ids.
 
         Raises:
@@ -90,6 +92,10 @@ class Simulator:
         alone = next(iter(self._projects.values())) if len(self._projects) == 1 else None
         return self._projects.get(key, alone)
 
+    def giver(self, token: str) -> Project | None:
+        """The project that gave the link with this token, or the only project there is."""
+        return next((one for one in self._projects.values() if one.gave(token)), self.accountable(""))
+
     def profiles(
         self, after: str | None = None, limit: int | None = None, *, project: str | None = None
     ) -> list[dict[str, Any]]:
@@ -118,20 +124,36 @@ class Simulator:
         """
         return self.project(project).events(custom_id, after, limit)
 
+    def exports(self, *, project: str | None = None) -> list[dict[str, Any]]:
+        """Every export, the oldest first, as `exports/view` shows it; addresses lack their host."""
+        return self.project(project).exports()
+
+    def alter(self, custom_id: str, attributes: dict[str, Any], *, project: str | None = None) -> None:
+        """Change a profile as if somebody else at Batch did, or create it; null removes an attribute.
+
+        Raises:
+            UsageError: A rule of updates refuses the custom id or an attribute; nothing is changed.
+        """
+        self.project(project).alter(custom_id, attributes)
+
+    def forget(self, custom_id: str, *, project: str | None = None) -> bool:
+        """Delete a profile as Batch does for inactivity; whether there was one."""
+        return self.project(project).forget(custom_id)
+
     def inject(self, *faults: dict[str, Any], project: str | None = None) -> None:
         """Queue faults for the next calls (see `Fault`).
 
         Raises:
-            UsageError: A fault has an unknown field or a bad value; none is queued.
+            UsageError: A fault has an unknown field, a bad value or fields that do not go together; none is queued.
         """
         self.project(project).inject(*faults)
 
     def clear_faults(self, *, project: str | None = None) -> None:
-        """Drop the faults that no call has met yet."""
+        """Drop the faults that no call has met yet, and let go of exports that are stuck."""
         self.project(project).clear_faults()
 
     def reset(self, *, project: str | None = None) -> None:
-        """Forget profiles, events, faults, counts and late writes; full buckets."""
+        """Forget profiles, events, exports, faults, counts and late writes; full buckets."""
         self.project(project).reset()
 
     def configure(self, *, project: str | None = None, **changes: Any) -> None:  # noqa: ANN401 - fields of Settings
@@ -140,7 +162,9 @@ class Simulator:
         target.configure(replace(target.settings, **changes))
 
     def close(self) -> None:
-        """Release the folder."""
+        """Release the folder, and remove the files of exports."""
+        for project in self._projects.values():
+            project.close()
         if self._file:
             self._file.close()
 

@@ -216,3 +216,6 @@ _NATIVE: dict[str, Callable[[Any], Change]] = {
     "$timezone": _timezone,
     "$topic_preferences": _topics,
 }
+
+NATIVE = frozenset(_NATIVE)
+"""The native attributes that are known."""

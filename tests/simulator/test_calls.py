@@ -130,7 +130,7 @@ def test_missing_credentials(door: Door, missing: str) -> None:
         ("POST", "/1.1/profiles/update", 404),
         ("POST", "/2/profiles/update", 404),
         ("POST", "/v2.11/profiles/update", 404),
-        ("POST", "/2.11/profiles/export", 404),
+        ("POST", "/2.11/profiles/export", 400),
         ("POST", "/2.11/other", 404),
         ("GET", "/2.11/profiles/update", 405),
     ],
