@@ -1,12 +1,12 @@
 """What a warehouse must be able to do: one narrow interface, plain values in and out."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -16,6 +16,12 @@ from connector.mapping import Column
 
 RECORD_BATCH_ROWS = 50_000
 """Rows of one record batch: large enough to be columnar, small enough to bound memory."""
+
+POSITION = "_position"
+"""Name of the files' column, Int64, that ascends through all rows of a load; the table does not have it."""
+
+ColumnType = Literal["text", "integer", "float", "boolean", "timestamp", "json"]
+"""Types of loaded columns: 64-bit integers, timestamps in microseconds and UTC."""
 
 _MINUTE = timedelta(minutes=1)
 
@@ -96,12 +102,75 @@ class Reader(Protocol):
         """
 
 
+class TargetColumn(NamedTuple):
+    """A column of a loaded table."""
+
+    name: str
+    """Of the form [a-z][a-z0-9_]{0,60}; where a warehouse folds names, it folds as if unquoted."""
+    type: ColumnType
+
+
+class Load(NamedTuple):
+    """Rows of one export, and the table that they belong in."""
+
+    table: str
+    """As the YAML names it: table, schema.table or database.schema.table."""
+    columns: Sequence[TargetColumn]
+    """`export_id` (text) and `loaded_at` (timestamp) among them: by these a table is known as one of ours."""
+    files: Sequence[Path]
+    """Local Parquet files of these columns and POSITION; text and JSON as String."""
+    write: Literal["replace", "append", "merge"]
+    """`replace`: of all rows; `append`: of the same export's rows only; `merge`: only rows whose key is new."""
+    export_id: str
+    """Of the form [A-Za-z0-9_]+; every row has it in its column `export_id`."""
+    key: str | None
+    """The column whose last row counts where a key stands in the files twice; rows without a key all count."""
+    repeated: bool = False
+    """Whether a key may stand in the files twice; False spares the search."""
+
+
+class Loaded(NamedTuple):
+    """What a load did."""
+
+    rows: int
+    """Rows of the files that count."""
+    inserted: int
+    """Rows that were written: all of them, but for a merge, which leaves keys that were there alone."""
+
+
+class Loader(Protocol):
+    """An open connection that writes tables of exports. One thread at a time."""
+
+    def columns(self, table: str) -> list[TargetColumn] | None:
+        """The table's columns; None where there is no such table.
+
+        Raises:
+            WarehouseError: A column is of a type that no load writes, or the table cannot be looked at.
+        """
+
+    def load(self, load: Load) -> Loaded:
+        """Write the rows, all at once: until it returns others see the table as it was, and after an error always.
+
+        Makes the schema, the table and its columns where they are missing; columns that the table has besides stay.
+        The same load again changes nothing, but that a merge and an append write their rows anew where they have no
+        key, or are of this export.
+
+        Raises:
+            WarehouseError: The table was not made by a load, a column has another type, or the warehouse refuses.
+        """
+
+
 class WarehouseSettings(Model):
     """Base of each warehouse's settings; `type` tells them apart."""
 
     @abstractmethod
     def open(
-        self, root: Path, *, memory: int | None = None, spill: Path | None = None
+        self,
+        root: Path,
+        *,
+        memory: int | None = None,
+        spill: Path | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> AbstractContextManager[Reader]:
         """Connect, read-only.
 
@@ -109,9 +178,25 @@ class WarehouseSettings(Model):
             root: The project folder; relative paths are relative to it.
             memory: Bytes that a warehouse running in this process may use; None for its own default.
             spill: Folder for what does not fit into that memory; None for its own default.
+            tags: What this is for, such as the sync and the run, where the warehouse's history can say so.
 
         Raises:
             WarehouseError: It cannot be reached, opened or read.
+        """
+
+    @abstractmethod
+    def load_into(
+        self,
+        root: Path,
+        *,
+        memory: int | None = None,
+        spill: Path | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> AbstractContextManager[Loader]:
+        """Connect, to write tables of exports; what is given is as for `open`.
+
+        Raises:
+            WarehouseError: It cannot be reached or opened, or not to write.
         """
 
     def kind(self) -> str:
@@ -132,4 +217,19 @@ def _comes_twice(local: datetime) -> bool:
     return local.replace(fold=0).timestamp() < local.replace(fold=1).timestamp()
 
 
-__all__ = ["RECORD_BATCH_ROWS", "Column", "Keys", "Latest", "Reader", "Relation", "WarehouseSettings", "Window"]
+__all__ = [
+    "POSITION",
+    "RECORD_BATCH_ROWS",
+    "Column",
+    "ColumnType",
+    "Keys",
+    "Latest",
+    "Load",
+    "Loaded",
+    "Loader",
+    "Reader",
+    "Relation",
+    "TargetColumn",
+    "WarehouseSettings",
+    "Window",
+]

@@ -1,13 +1,11 @@
 """An open BigQuery: its jobs, and the stream of their results."""
 
-import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from itertools import islice
 from typing import cast
-from uuid import uuid4
 
 import polars as pl
 import pyarrow as pa
@@ -22,21 +20,15 @@ from connector.warehouses import _bigquery_sql as sql
 from connector.warehouses._base import RECORD_BATCH_ROWS, Column, Keys, Latest, Relation, Window
 from connector.warehouses._bigquery_client import Clients
 from connector.warehouses._bigquery_errors import FAILURES, translated
+from connector.warehouses._bigquery_jobs import FIRST_PAGE_ROWS, Jobs
 from connector.warehouses._names import did_you_mean, named
 from connector.warehouses.bigquery import BigQuery
-
-FIRST_PAGE_ROWS = 1000
-"""Rows that come with a query's first answer, 5 kB of memory each: a result with no more needs no second service."""
-
-PAGE_ROWS = 10_000
-"""Rows of a page where there is only the API."""
 
 OPEN_STREAMS = 2
 """Streams of a result that are received at once, in answers of up to 10 MiB."""
 
 _DATASETS_SEARCHED = 50
 _TABLES_SEARCHED = 1000
-_CANCEL_TIMEOUT = 10.0
 
 
 class BigQueryReader:
@@ -45,7 +37,7 @@ class BigQueryReader:
     def __init__(self, settings: BigQuery, clients: Clients, tags: Mapping[str, str]) -> None:
         self._settings = settings
         self._clients = clients
-        self._labels = {"app": "batch_connector", **{_label(key): _label(value) for key, value in tags.items()}}
+        self._jobs = Jobs(settings, clients, tags)
         self._known: dict[Relation, list[sql.Field]] = {}
         self._closed = False
 
@@ -150,43 +142,9 @@ class BigQueryReader:
     ) -> tuple[bigquery.QueryJob, RowIterator]:
         """The finished job of a statement, and its rows."""
         self._require_open()
-        config = bigquery.QueryJobConfig(query_parameters=[_parameter(each) for each in parameters])
-        config.job_timeout_ms = int(self._settings.timeout.total_seconds() * 1000)
-        if self._settings.maximum_bytes_billed:
-            config.maximum_bytes_billed = self._settings.maximum_bytes_billed
         with self._translated(what, rows=False):  # a statement that is refused has read no row
-            job = self._started(text, config)
-        try:
-            rows = job.result(
-                page_size=FIRST_PAGE_ROWS if self._clients.storage else PAGE_ROWS,
-                retry=self._clients.retry,
-                timeout=self._settings.timeout.total_seconds(),
-            )
-        finally:
-            if job.state != "DONE":  # nobody waits for it any longer, and it would be billed
-                with suppress(*FAILURES):
-                    job.cancel(retry=None, timeout=_CANCEL_TIMEOUT)
-        return job, rows
-
-    def _started(self, text: str, config: bigquery.QueryJobConfig) -> bigquery.QueryJob:
-        """The job, started once: its id is known beforehand, so that a request sent again finds the first one's."""
-        job_id = "_".join([*self._labels.values(), uuid4().hex])
-        try:
-            return self._query(text, config, job_id)
-        except api.Conflict:
-            return cast(
-                "bigquery.QueryJob",
-                self._clients.api.get_job(job_id, retry=self._clients.retry, timeout=self._clients.timeout),
-            )
-
-    def _query(self, text: str, config: bigquery.QueryJobConfig, job_id: str | None) -> bigquery.QueryJob:
-        settings, clients = self._settings, self._clients
-        config.labels = self._labels
-        if settings.dataset:
-            config.default_dataset = f"{settings.project}.{settings.dataset}"
-        return clients.api.query(
-            text, job_config=config, job_id=job_id, job_retry=None, retry=clients.retry, timeout=clients.timeout
-        )
+            job = self._jobs.started(text, parameters)
+        return job, self._jobs.rows(job)
 
     def _source(self, relation: Relation) -> str:
         """What stands after FROM."""
@@ -221,7 +179,7 @@ class BigQueryReader:
     def _query_schema(self, query: str) -> Sequence[sql.Declared]:
         self._require_open()
         sql.subquery(query)
-        job = self._query(query, bigquery.QueryJobConfig(dry_run=True, use_query_cache=False), None)
+        job = self._jobs.dry(query)
         sql.require_select(job.statement_type)
         return cast("Sequence[sql.Declared]", job.schema)
 
@@ -272,14 +230,3 @@ def _plain_type(type_: pa.DataType) -> pa.DataType:
     if pa.types.is_struct(type_):
         return pa.struct([(field.name, _plain_type(field.type)) for field in type_])
     return type_
-
-
-def _parameter(given: sql.Parameter) -> bigquery.ScalarQueryParameter | bigquery.ArrayQueryParameter:
-    if isinstance(given.value, date):
-        return bigquery.ScalarQueryParameter(given.name, given.type, given.value)
-    return bigquery.ArrayQueryParameter(given.name, given.type, given.value)
-
-
-def _label(text: str) -> str:
-    """A label as BigQuery takes it: at most 63 lower-case letters, digits, `_` and `-`."""
-    return re.sub(r"[^a-z0-9_-]", "_", text.lower())[:63]

@@ -19,6 +19,11 @@ _SEE_ROLES = (
     "what it reads"
 )
 
+_SEE_ROLES_TO_WRITE = (
+    "grant the account BigQuery Job User on the project, and BigQuery Data Editor on the table's dataset, which has to "
+    "be there"
+)
+
 _RAISE_TIMEOUT = "raise the warehouse's `timeout`, or let the query read less"
 
 _BY_REASON = {
@@ -54,12 +59,13 @@ _UNSAID: tuple[tuple[type[Exception], str, str], ...] = (
 
 
 @contextmanager
-def translated(what: str, *, rows: bool = True) -> Iterator[None]:
+def translated(what: str, *, rows: bool = True, writing: bool = False) -> Iterator[None]:
     """Raises a client's error as ours.
 
     Args:
         what: The beginning of the message: what cannot be done.
         rows: Whether rows were read, whose values an error may quote.
+        writing: Whether rights to write are what may lack.
 
     Raises:
         WarehouseError: In place of any error of a client.
@@ -68,6 +74,8 @@ def translated(what: str, *, rows: bool = True) -> Iterator[None]:
         yield
     except FAILURES as error:
         sentence, remedy = _told(error, rows=rows)
+        if writing and remedy == _SEE_ROLES:
+            remedy = _SEE_ROLES_TO_WRITE
         raise WarehouseError(f"{what}: {sentence}", remedy=remedy) from None
 
 

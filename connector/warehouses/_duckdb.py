@@ -68,12 +68,14 @@ def database_path(root: Path, path: str) -> str:
     return str(file)
 
 
-def connect(path: str, patience: float) -> duckdb.DuckDBPyConnection:
-    """A read-only connection, once nobody else holds the file.
+def connect(path: str, patience: float, *, write: bool = False) -> duckdb.DuckDBPyConnection:
+    """A connection, once nobody else holds the file; read-only unless it is to write.
 
     Args:
         path: From `database_path`.
         patience: Seconds to wait for a lock.
+        write: Whether it is to write. The file keeps the version of its format: one made by DuckDB 1.5 stays readable
+            for 1.5 after 2.0 has written to it (tried with 1.5.5 and 2.0.0, also after a kill).
 
     Raises:
         WarehouseError: The file is still locked, or cannot be opened.
@@ -82,9 +84,9 @@ def connect(path: str, patience: float) -> duckdb.DuckDBPyConnection:
     pause = 0.05
     while True:
         try:
-            return duckdb.connect(path, read_only=path != MEMORY)
+            return duckdb.connect(path, read_only=path != MEMORY and not write)
         except duckdb.Error as error:
-            locked = _locked(path, str(error))
+            locked = _locked(path, str(error), write=write)
             if locked is None:
                 raise WarehouseError(f"{path} cannot be opened: {_sentence(error)}") from None
             if time.monotonic() + pause > deadline:
@@ -93,7 +95,18 @@ def connect(path: str, patience: float) -> duckdb.DuckDBPyConnection:
         pause = min(2 * pause, 0.5)
 
 
-def _locked(path: str, message: str) -> WarehouseError | None:
+def session_settings(root: Path, memory: int | None) -> list[str]:
+    """The statements with which every session begins; `memory` in bytes."""
+    return [
+        "SET TimeZone = 'UTC'",  # given at connect, it fails without a network
+        "SET preserve_insertion_order = false",
+        "SET python_enable_replacements = false",  # a missing table must not become a variable of ours
+        f"SET file_search_path = {sql.literal(str(root.resolve()))}",
+        *([f"SET memory_limit = '{memory}B'"] if memory else []),
+    ]
+
+
+def _locked(path: str, message: str, *, write: bool) -> WarehouseError | None:
     """What to raise where DuckDB's message says that somebody holds the file; None for any other message."""
     if "different configuration" in message or "current process" in message:
         return WarehouseError(
@@ -105,10 +118,9 @@ def _locked(path: str, message: str) -> WarehouseError | None:
     found = re.search(r"held in (?:(?P<command>\S.*?) )?\(?PID (?P<pid>\d+)", message)
     holder = f"process {found['pid']}" if found else "another process"
     command = f" ({found['command']})" if found and found["command"] else ""
+    or_else = f", or read a Parquet export: the warehouse's path '{MEMORY}', the source's query {_EXPORT_QUERY}"
     return WarehouseError(
-        f"{path} is locked by {holder}{command}",
-        remedy=f"close it and run again, or read a Parquet export: the warehouse's path '{MEMORY}', "
-        f"the source's query {_EXPORT_QUERY}",
+        f"{path} is locked by {holder}{command}", remedy="close it and run again" + ("" if write else or_else)
     )
 
 
@@ -128,14 +140,7 @@ class DuckDBReader:
         self._connection = connection
         self._path = path
         self._open: list[_Closable] = []
-        # Given at connect, the time zone fails without a network.
-        self._settings = [
-            "SET TimeZone = 'UTC'",
-            "SET preserve_insertion_order = false",
-            "SET python_enable_replacements = false",  # a missing table must not become a variable of ours
-            f"SET file_search_path = {sql.literal(str(root.resolve()))}",
-            *([f"SET memory_limit = '{memory}B'"] if memory else []),
-        ]
+        self._settings = session_settings(root, memory)
         if spill:  # not for every session: DuckDB refuses to change it once it was used
             connection.execute(f"SET temp_directory = {sql.literal(str(spill))}")
 
@@ -220,7 +225,7 @@ class DuckDBReader:
     def _session(self, what: str) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection for one read: an unfinished stream allows no other statement on its own."""
         with (
-            _translated(f"{what} in {self._path} cannot be read"),
+            translated(f"{what} in {self._path} cannot be read"),
             self._kept(self._connection.cursor()) as session,
         ):
             for setting in self._settings:
@@ -303,16 +308,24 @@ def _plain_type(dtype: object) -> pl.DataType:
 
 
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
+def translated(what: str, remedy: str = "") -> Iterator[None]:
+    """Raises DuckDB's errors as ours.
+
+    Args:
+        what: The beginning of the message: what cannot be done.
+        remedy: What to do; that of a read where it is left out.
+
+    Raises:
+        WarehouseError: In place of any error of DuckDB.
+    """
     try:
         yield
     except pa.ArrowInvalid:
         raise WarehouseError(f"{what}: the warehouse was closed before the read ended") from None
     except (duckdb.Error, OSError) as error:  # Arrow passes DuckDB's errors on as OSError
-        remedy = (
-            "correct `source` in the sync's YAML" if _kind(error) in _ABOUT_SQL else "run it in DuckDB to see the row"
-        )
-        raise WarehouseError(f"{what}: {_sentence(error)}", remedy=remedy) from None
+        about_sql = _kind(error) in _ABOUT_SQL
+        of_a_read = "correct `source` in the sync's YAML" if about_sql else "run it in DuckDB to see the row"
+        raise WarehouseError(f"{what}: {_sentence(error)}", remedy=remedy or of_a_read) from None
 
 
 def _kind(error: Exception) -> str:

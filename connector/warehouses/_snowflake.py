@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -45,6 +46,7 @@ _ABOUT_SQL = ("02", "0A", "42", "57")
 """Classes of SQL states whose text is about statements, names and rights; that of any other may quote a row."""
 
 _REMEDIES = {
+    "": "correct `source` in the sync's YAML",
     "02": "check the name, and that the role may read it",
     "42501": "grant the role the right, or set another `role`",
     "42S02": "check the name, and that the role may read it",
@@ -174,7 +176,7 @@ class SnowflakeReader:
     def _cursor(self, what: str) -> Iterator[Any]:
         if self._closed:
             raise WarehouseError(f"{what} cannot be read: the session is closed")
-        with _translated(f"{what} cannot be read"):
+        with translated(f"{what} cannot be read"):
             cursor = self._connection.cursor()
             try:
                 yield cursor
@@ -261,7 +263,16 @@ def _field(relation: Relation, fields: Sequence[sql.Field], name: str) -> sql.Fi
 
 
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
+def translated(what: str, remedies: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """Raises the driver's errors as ours.
+
+    Args:
+        what: The beginning of the message: what cannot be done.
+        remedies: What to do, by SQL state, its class, or "" for all others, where it is not what it is for reads.
+
+    Raises:
+        WarehouseError: In place of any error of the driver.
+    """
     try:
         yield
     except pl.exceptions.PolarsError as error:  # its text quotes values
@@ -271,7 +282,7 @@ def _translated(what: str) -> Iterator[None]:
         reason = f"the connection broke off ({type(error).__name__})"
         raise WarehouseError(f"{what}: {reason}", remedy=_REMEDIES["08"]) from None
     except driver.Error as error:
-        raise WarehouseError(f"{what}: {_sentence(error)}", remedy=_remedy(error)) from None
+        raise WarehouseError(f"{what}: {_sentence(error)}", remedy=_remedy(error, remedies)) from None
 
 
 def _state(error: driver.Error) -> str:
@@ -280,11 +291,11 @@ def _state(error: driver.Error) -> str:
     return state if re.fullmatch(r"\w{5}", state) else "08000"
 
 
-def _remedy(error: driver.Error) -> str:
+def _remedy(error: driver.Error, others: Mapping[str, str]) -> str:
     if error.errno in _NO_DATABASE:
         return "set `database` and `schema`, or write database.schema.table"
-    state = _state(error)
-    return _REMEDIES.get(state) or _REMEDIES.get(state[:2], "correct `source` in the sync's YAML")
+    state, remedies = _state(error), {**_REMEDIES, **others}
+    return remedies.get(state) or remedies.get(state[:2], remedies[""])
 
 
 def _sentence(error: driver.Error) -> str:

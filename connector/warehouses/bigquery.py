@@ -1,11 +1,10 @@
-"""BigQuery: one query job a read, its result streamed by the Storage API."""
+"""BigQuery: one query job a read, its result streamed by the Storage API; load jobs and one script a load."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from connector.warehouses._base import WarehouseSettings
 
 if TYPE_CHECKING:
     from connector.warehouses._bigquery import BigQueryReader
+    from connector.warehouses._bigquery_load import BigQueryLoader
 
 PATIENCE = 60.0
 """Seconds of trying again where a request fails that may pass later."""
@@ -128,7 +128,7 @@ class BigQuery(WarehouseSettings):
         *,
         memory: int | None = None,  # noqa: ARG002 - BigQuery computes elsewhere
         spill: Path | None = None,  # noqa: ARG002
-        tags: Mapping[str, str] = MappingProxyType({}),
+        tags: Mapping[str, str] | None = None,
         patience: float = PATIENCE,
     ) -> "Iterator[BigQueryReader]":
         """Find the credentials; the first request is that of the first read.
@@ -146,11 +146,38 @@ class BigQuery(WarehouseSettings):
         from connector.warehouses import _bigquery, _bigquery_client  # noqa: PLC0415 - settings load fast
 
         with _bigquery_client.connected(self, root, patience) as clients:
-            reader = _bigquery.BigQueryReader(self, clients, tags)
+            reader = _bigquery.BigQueryReader(self, clients, tags or {})
             try:
                 yield reader
             finally:
                 reader.close()
+
+    @contextmanager
+    def load_into(
+        self,
+        root: Path,
+        *,
+        memory: int | None = None,  # noqa: ARG002
+        spill: Path | None = None,  # noqa: ARG002
+        tags: Mapping[str, str] | None = None,
+        patience: float = PATIENCE,
+    ) -> "Iterator[BigQueryLoader]":
+        """Find the credentials; the first request is that of the first load.
+
+        Args:
+            root: As for `open`, like those that follow.
+            memory: Not used.
+            spill: Not used.
+            tags: As for `open`.
+            patience: As for `open`.
+
+        Raises:
+            WarehouseError: There are no credentials, or their file cannot be used.
+        """
+        from connector.warehouses import _bigquery_client, _bigquery_load  # noqa: PLC0415
+
+        with _bigquery_client.connected(self, root, patience) as clients:
+            yield _bigquery_load.BigQueryLoader(self, clients, tags or {})
 
 
 def _is_plain(endpoint: str | None) -> bool:

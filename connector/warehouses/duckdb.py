@@ -1,6 +1,6 @@
 """DuckDB, the embedded default warehouse: opened late, read-only and streaming, closed early."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -9,6 +9,7 @@ from connector.warehouses._base import WarehouseSettings
 
 if TYPE_CHECKING:
     from connector.warehouses._duckdb import DuckDBReader
+    from connector.warehouses._duckdb_load import DuckDBLoader
 
 LOCK_PATIENCE = 3.0
 """Seconds to wait for a file that another process holds: a writer's transaction, not its working day."""
@@ -27,6 +28,7 @@ class DuckDB(WarehouseSettings):
         *,
         memory: int | None = None,
         spill: Path | None = None,
+        tags: Mapping[str, str] | None = None,  # noqa: ARG002 - DuckDB keeps no history
         patience: float = LOCK_PATIENCE,
     ) -> "Iterator[DuckDBReader]":
         """Connect, read-only; the file is free again when the context ends, whatever was left half read.
@@ -37,6 +39,7 @@ class DuckDB(WarehouseSettings):
             root: The project folder; the path, and those of files in queries, are relative to it.
             memory: Bytes that DuckDB may use; None for its own default (80 % of the machine's).
             spill: Folder for what does not fit into them; None for DuckDB's default, beside the file.
+            tags: Not used.
             patience: Seconds to wait for a file that is locked.
 
         Raises:
@@ -52,5 +55,38 @@ class DuckDB(WarehouseSettings):
                 yield reader
             finally:
                 reader.close()
+        finally:
+            connection.close()
+
+    @contextmanager
+    def load_into(
+        self,
+        root: Path,
+        *,
+        memory: int | None = None,
+        spill: Path | None = None,
+        tags: Mapping[str, str] | None = None,  # noqa: ARG002
+        patience: float = LOCK_PATIENCE,
+    ) -> "Iterator[DuckDBLoader]":
+        """Connect, to write; nobody else can read or write the file until the context ends.
+
+        A file made by an older DuckDB stays readable for that one: see `_duckdb.connect`.
+
+        Args:
+            root: As for `open`, like those that follow.
+            memory: As for `open`.
+            spill: As for `open`.
+            tags: Not used.
+            patience: Seconds to wait for a file that is locked.
+
+        Raises:
+            WarehouseError: There is no such file, it cannot be written to, or it is still locked.
+        """
+        from connector.warehouses import _duckdb, _duckdb_load  # noqa: PLC0415
+
+        path = _duckdb_load.writable_path(root, self.path)
+        connection = _duckdb.connect(path, patience, write=True)
+        try:
+            yield _duckdb_load.DuckDBLoader(connection, path, _duckdb.session_settings(root, memory), spill)
         finally:
             connection.close()

@@ -1,4 +1,4 @@
-"""Snowflake: a session that only reads, opened for a run and closed as soon as the read ends."""
+"""Snowflake: a session that only reads, or one that loads, opened for a run and closed as soon as that ends."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +13,10 @@ from connector.errors import WarehouseError
 from connector.warehouses._base import WarehouseSettings
 
 if TYPE_CHECKING:
+    from snowflake.connector import SnowflakeConnection
+
     from connector.warehouses._snowflake import SnowflakeReader
+    from connector.warehouses._snowflake_load import SnowflakeLoader
 
 APPLICATION = "batch-warehouse-connector"
 """What Snowflake's history calls a statement, beside its sync and run."""
@@ -80,7 +83,7 @@ class Snowflake(WarehouseSettings):
         *,
         memory: int | None = None,  # noqa: ARG002 - Snowflake computes elsewhere
         spill: Path | None = None,  # noqa: ARG002
-        tag: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> "Iterator[SnowflakeReader]":
         """Log in; the session ends with the context, whatever was left half read.
 
@@ -88,7 +91,7 @@ class Snowflake(WarehouseSettings):
             root: The project folder; the files of keys and secrets are relative to it.
             memory: Not used.
             spill: Not used.
-            tag: What Snowflake's history says of each statement beside our name: the sync and the run.
+            tags: What Snowflake's history says of each statement beside our name: the sync and the run.
 
         Raises:
             ConfigError: A secret is missing.
@@ -96,13 +99,46 @@ class Snowflake(WarehouseSettings):
         """
         from connector.warehouses import _snowflake  # noqa: PLC0415 - settings load where a start must be quick
 
-        history = {"app": APPLICATION, **(tag or {})}
-        seconds = int(self.statement_timeout.total_seconds())
-        reader = _snowflake.SnowflakeReader(_snowflake.connect(self._options(root), history, seconds))
+        reader = _snowflake.SnowflakeReader(self._connected(root, tags))
         try:
             yield reader
         finally:
             reader.close()
+
+    @contextmanager
+    def load_into(
+        self,
+        root: Path,
+        *,
+        memory: int | None = None,  # noqa: ARG002
+        spill: Path | None = None,  # noqa: ARG002
+        tags: Mapping[str, str] | None = None,
+    ) -> "Iterator[SnowflakeLoader]":
+        """Log in, to write; the session ends with the context, and with it what was not committed.
+
+        Args:
+            root: As for `open`, like those that follow.
+            memory: Not used.
+            spill: Not used.
+            tags: As for `open`.
+
+        Raises:
+            ConfigError: A secret is missing.
+            WarehouseError: Snowflake cannot be reached, or refuses the login.
+        """
+        from connector.warehouses import _snowflake_load  # noqa: PLC0415
+
+        loader = _snowflake_load.SnowflakeLoader(self._connected(root, tags))
+        try:
+            yield loader
+        finally:
+            loader.close()
+
+    def _connected(self, root: Path, tags: Mapping[str, str] | None) -> "SnowflakeConnection":
+        from connector.warehouses import _snowflake  # noqa: PLC0415
+
+        seconds = int(self.statement_timeout.total_seconds())
+        return _snowflake.connect(self._options(root), {"app": APPLICATION, **(tags or {})}, seconds)
 
     def _options(self, root: Path) -> dict[str, Any]:
         """The driver's own names for what it is to log in with."""

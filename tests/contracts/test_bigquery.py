@@ -15,7 +15,7 @@ import pytest
 
 from connector.errors import WarehouseError
 from connector.warehouses._base import Keys, Relation
-from connector.warehouses._bigquery import PAGE_ROWS
+from connector.warehouses._bigquery_jobs import PAGE_ROWS
 from connector.warehouses.bigquery import BigQuery
 from tests.emulators.bigquery import client, endpoints
 from tests.emulators.bigquery_bench import DATASET, PROJECT, BigQueryBench

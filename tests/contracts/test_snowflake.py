@@ -181,7 +181,7 @@ def test_a_login_s_refusal_that_quotes_a_secret_is_masked() -> None:
 def test_a_session_says_who_reads_and_for_whom(bench: SnowflakeBench, tmp_path: Path) -> None:
     """Each statement's tag names the sync and the run; times are UTC, and a statement ends after its time."""
     slow = _account(bench, password={"file": "password"}, statement_timeout="2h")
-    with slow.open(tmp_path, tag={"sync": "customers", "run": "r1"}) as reader:
+    with slow.open(tmp_path, tags={"sync": "customers", "run": "r1"}) as reader:
         reader.now()
     (login,) = (entry["login"] for entry in bench.diary() if "login" in entry)
     session = login["SESSION_PARAMETERS"]
@@ -358,7 +358,7 @@ ERRORS = [
 @pytest.mark.parametrize(("error", "words"), ERRORS, ids=lambda value: value if isinstance(value, str) else "")
 def test_an_error_is_told_by_its_class_and_state(error: Exception, words: str) -> None:
     """Snowflake's sentence is repeated where it is about SQL; what may quote a row or a signed address is not."""
-    with pytest.raises(WarehouseError) as raised, _snowflake._translated("the query cannot be read"):
+    with pytest.raises(WarehouseError) as raised, _snowflake.translated("the query cannot be read"):
         raise error
     assert words in str(raised.value)
     assert str(raised.value).startswith("the query cannot be read: ")
@@ -375,7 +375,9 @@ def test_settings_load_without_the_driver() -> None:
 
 
 @pytest.mark.skipif(driver.__version__.startswith("4."), reason="this is that run")
-@pytest.mark.parametrize("file", ["test_warehouses.py", "test_snowflake.py"])
+@pytest.mark.parametrize(
+    "file", ["test_warehouses.py", "test_snowflake.py", "test_loading.py", "test_snowflake_loading.py"]
+)
 def test_the_driver_s_version_4_does_the_same(file: str) -> None:
     """The contract and what is Snowflake's own hold on both major versions: users' environments have either."""
     command = pytest_with_client_4(

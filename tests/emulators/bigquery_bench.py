@@ -54,8 +54,8 @@ class BigQueryBench:
             type="bigquery", project=PROJECT, dataset=DATASET, api_endpoint=where.api, storage_endpoint=where.storage
         )
         self._client = client(PROJECT)
-        for dataset in self._made:
-            self._client.delete_dataset(dataset, delete_contents=True)
+        for dataset in self._client.list_datasets() if self._made else ():  # those that a load made, too
+            self._client.delete_dataset(dataset.dataset_id, delete_contents=True)
         self._made.clear()
         self._make(DATASET)
 

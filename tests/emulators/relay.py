@@ -18,6 +18,9 @@ class Seen(NamedTuple):
     path: str
     headers: dict[str, str]
     body: Any
+    """What was sent as JSON; where that is one part of several, the first one."""
+    content: bytes = b""
+    """What was sent."""
 
 
 class Reply(NamedTuple):
@@ -53,8 +56,8 @@ class Relay:
             return own
         assert self._upstream, f"no rule answers {seen.method} {seen.path}"
         upstream = HTTPConnection(self._upstream)
-        body = json.dumps(seen.body).encode() if seen.body is not None else None
-        upstream.request(seen.method, seen.path, body, {"Content-Type": "application/json"})
+        kind = {"Content-Type": seen.headers.get("content-type", "application/json")}
+        upstream.request(seen.method, seen.path, seen.content or None, kind)
         answered = upstream.getresponse()
         reply = Reply(answered.status, json.loads(answered.read() or b"null"))
         upstream.close()
@@ -63,6 +66,12 @@ class Relay:
     def requests(self, method: str, fragment: str) -> list[Seen]:
         """Those seen with this method and this in their path."""
         return [seen for seen in self.seen if seen.method == method and fragment in seen.path]
+
+
+def _json(sent: bytes) -> Any:
+    if sent.startswith(b"--"):  # several parts, the first of which is JSON
+        sent = sent.split(b"\r\n\r\n", 1)[1].split(b"\r\n--", 1)[0]
+    return json.loads(sent) if sent else None
 
 
 @contextmanager
@@ -75,12 +84,12 @@ def relaying(upstream: str | None = None) -> Iterator[Relay]:
 
         def _handle(self) -> None:
             sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            body = json.loads(sent) if sent else None
-            reply = relay.answer(Seen(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            reply = relay.answer(Seen(self.command, self.path, headers, _json(sent), sent))
             if reply is None:
                 self.close_connection = True
                 return
-            answered = json.dumps(reply.body).encode()
+            answered = b"" if reply.body is None else json.dumps(reply.body).encode()
             self.send_response(reply.status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answered)))

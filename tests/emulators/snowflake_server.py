@@ -7,6 +7,7 @@ Beyond fakesnow 0.12.1, it
 - keeps null timestamps null, and sends numbers as the real service does: scaled, in the narrowest type of each chunk,
 - sends what exceeds CHUNK_ROWS as chunks to be downloaded, so that clients stream,
 - answers its own failures at once, as statements that failed: the client would retry a 500 for a minute,
+- describes where a file is to be put so that the client's versions 5 put it there,
 - keeps a diary of logins and statements, and fails on request: see `diary` and `fault`.
 """
 
@@ -32,6 +33,14 @@ from starlette.routing import Route
 
 CHUNK_ROWS = 20_000
 SECRETS = ("PASSWORD", "TOKEN")
+WITHOUT = {
+    "region": "us-central1",
+    "endPoint": None,
+    "storageAccount": None,
+    "isClientSideEncrypted": False,
+    "path": None,
+}
+"""What the description of a stage has, and fakesnow's lacks."""
 
 chunks: dict[str, bytes] = {}
 databases: dict[str, str] = {}
@@ -127,7 +136,7 @@ async def query(request: Request) -> Response:
     diaries[database].append(
         {"sql": asked["sqlText"], "parameters": asked.get("parameters"), "describe": asked.get("describeOnly", False)}
     )
-    if faults.get(database) == "session":
+    if faults.get(database) in ("session", asked["sqlText"].partition(" ")[0]):
         return refused("390104", "08001", "the session is gone")
     if asked["sqlText"].lower().startswith("alter session set"):
         return done()
@@ -140,6 +149,9 @@ async def query(request: Request) -> Response:
     answer = json.loads(bytes(response.body))
     if response.status_code >= 500:
         return refused("000603", "XX000", str(answer.get("message")))
+    if "stageInfo" in (answer.get("data") or {}):
+        answer["data"]["stageInfo"] = {**WITHOUT, **answer["data"]["stageInfo"]}
+        answer["data"]["overwrite"] = True
     if answer.get("code") == "001003":
         answer["message"] = "SQL compilation error:\nsyntax error: " + answer["message"]
     if rest is not None and answer["data"].get("rowsetBase64"):
@@ -203,7 +215,10 @@ async def diary(request: Request) -> Response:
 
 
 async def fault(request: Request) -> Response:
-    """From now on, sessions opened for a database fail: `login`, `session` (it ended), `chunk` (cut short), `short` (lost)."""
+    """From now on, sessions opened for a database fail: `login`, `session` (it ended), `chunk` (cut short), `short` (lost).
+
+    Or, with a word such as `INSERT`, only statements that begin with it.
+    """
     faults[request.path_params["database"]] = request.path_params["kind"]
     return JSONResponse({})
 
