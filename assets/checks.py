@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from connector.config import Sync
-from connector.report import Report
+from connector.config import ExportSync, Sync
+from connector.report import AnyReport, ExportReport, Report
 
-DELIVERY, REJECTED_SHARE, GUARD = "delivery", "rejected_share", "guard"
+DELIVERY, REJECTED_SHARE, GUARD, COMPLETE = "delivery", "rejected_share", "guard", "complete"
+
+_COMPLETE = "Every line of the export is a row of the table, once."
 
 _DESCRIPTIONS = {
     DELIVERY: "All that was planned was accepted by Batch, within the sync's tolerance.",
@@ -17,16 +20,20 @@ _DESCRIPTIONS = {
 }
 
 
-def check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
-    """The checks of a sync; `delivery` holds back what depends on it."""
+def check_specs(sync: Sync, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """The checks of a sync; `delivery` holds back what depends on it, as does `complete` of an export."""
+    if isinstance(sync, ExportSync):
+        return [dg.AssetCheckSpec(name=COMPLETE, asset=key, description=_COMPLETE, blocking=True)]
     return [
         dg.AssetCheckSpec(name=name, asset=key, description=text, blocking=name == DELIVERY)
         for name, text in _DESCRIPTIONS.items()
     ]
 
 
-def check_results(report: Report, sync: Sync, key: dg.AssetKey) -> list[dg.AssetCheckResult]:
+def check_results(report: AnyReport, sync: Sync, key: dg.AssetKey) -> list[dg.AssetCheckResult]:
     """What the report says of each check."""
+    if isinstance(report, ExportReport) or isinstance(sync, ExportSync):
+        return [_complete(report, key)]
     allowed = sync.tolerance.rejected
     share = report.rejected / report.known if report.known else 0.0
     guarded = report.outcome == "guarded"
@@ -55,6 +62,17 @@ def check_results(report: Report, sync: Sync, key: dg.AssetKey) -> list[dg.Asset
     ]
 
 
+def _complete(report: AnyReport, key: dg.AssetKey) -> dg.AssetCheckResult:
+    counts = ("rows", "duplicates", "quarantined", "mistyped", "run")
+    return dg.AssetCheckResult(
+        check_name=COMPLETE,
+        asset_key=key,
+        passed=report.outcome == "green",
+        description="; ".join(report.reasons) or None,
+        metadata={name: getattr(report, name) for name in counts if hasattr(report, name)},
+    )
+
+
 def dry_run_results(report: Report, key: dg.AssetKey, instance: dg.DagsterInstance) -> Iterator[dg.AssetCheckResult]:
     """`guard` as planned; the other checks repeat their last verdict, for a dry run proves nothing about delivery.
 
@@ -64,7 +82,8 @@ def dry_run_results(report: Report, key: dg.AssetKey, instance: dg.DagsterInstan
         if name == GUARD:
             passed, text = report.outcome != "guarded", "; ".join(report.reasons)
         else:
-            passed = _passed_last(dg.AssetCheckKey(key, name), instance)
+            last = last_verdict(dg.AssetCheckKey(key, name), instance)
+            passed = last is None or last.passed
             text = "A dry run sent nothing; this repeats the last verdict."
         yield dg.AssetCheckResult(
             check_name=name,
@@ -76,7 +95,9 @@ def dry_run_results(report: Report, key: dg.AssetKey, instance: dg.DagsterInstan
         )
 
 
-def _passed_last(key: dg.AssetCheckKey, instance: dg.DagsterInstance) -> bool:
+def last_verdict(key: dg.AssetCheckKey, instance: dg.DagsterInstance) -> AssetCheckEvaluation | None:
+    """The check's newest evaluation; None where it was never judged."""
     judged = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
     records = instance.event_log_storage.get_asset_check_execution_history(key, limit=1, status=judged)
-    return not records or records[0].status is AssetCheckExecutionRecordStatus.SUCCEEDED
+    event = records[0].event.dagster_event if records and records[0].event else None
+    return event.asset_check_evaluation_data if event else None

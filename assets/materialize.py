@@ -10,9 +10,9 @@ from assets.definitions import current_project
 from assets.factory import build_sync_asset
 from assets.metadata import asset_key
 from assets.resources import Connector
-from assets.run_config import SyncRunConfig
-from connector.config import Project
-from connector.errors import ConnectorError
+from assets.run_config import ExportRunConfig, SyncRunConfig
+from connector.config import ExportSync, Project
+from connector.errors import ConnectorError, UsageError
 from connector.report import EXIT_STATUS
 
 CONFIGURATION_STATUS = 2
@@ -39,12 +39,15 @@ def materialize(project: Project, name: str, *, dry_run: bool = False) -> tuple[
     """The exit status and, where that is not 0, a sentence that says why.
 
     Raises:
-        UsageError: There is no such sync.
+        UsageError: There is no such sync, or it sends nothing that a dry run could show.
     """
     sync = project.sync(name)
+    if isinstance(sync, ExportSync) and dry_run:
+        raise UsageError(f"'{name}' is an export: it sends nothing, so --dry-run has no meaning", remedy="leave it out")
     step = asset_key(sync).to_python_identifier()
+    asked = ExportRunConfig() if isinstance(sync, ExportSync) else SyncRunConfig(dry_run=dry_run)
     config = {
-        "ops": {step: {"config": SyncRunConfig(dry_run=dry_run).model_dump()}},
+        "ops": {step: {"config": asked.model_dump()}},
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
     }
     with dg.DagsterInstance.ephemeral() as instance:

@@ -2,28 +2,34 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import dagster as dg
 
 from connector import nested, rules
-from connector.config import EventSync, ProfileSync, Sync, code_version
+from connector.config import LOOKBACK, EventSync, ExportSync, ProfileSync, Sync, code_version
 from connector.event_mapping import EVENT_ID, OCCURRED_AT
+from connector.export_tables import column_name, extracts, table_columns
 from connector.plan import Plan
-from connector.report import Report
+from connector.report import AnyReport, ExportReport, Report
 
 COUNTS = (
     "read", "unchanged", "added", "changed", "retried", "removed", "invalid", "withheld", "already_sent", "skipped",
-    "planned", "accepted", "rejected", "held", "expired", "unsent", "undecided", "requests", "retries", "throttled",
-    "bytes", "known",
+    "opted_out", "planned", "accepted", "rejected", "held", "expired", "unsent", "undecided", "requests", "retries",
+    "throttled", "bytes", "known",
 )  # fmt: skip
 """Numbers of a report that become metadata under the same name, zeros too: a plot with holes misleads."""
 
+EXPORT_COUNTS = (
+    "rows", "inserted", "duplicates", "quarantined", "mistyped", "files", "bytes", "requests", "throttled",
+)  # fmt: skip
+"""The same of a pull's report."""
+
 
 def asset_key(sync: Sync) -> dg.AssetKey:
-    """The key of the sync's asset."""
-    return dg.AssetKey(["batch", sync.name])
+    """The key of the sync's asset: an export's is its table's schema and name, so that dbt can depend on it."""
+    return dg.AssetKey(_table_key(sync.table) if isinstance(sync, ExportSync) else ["batch", sync.name])
 
 
 def upstream_key(sync: Sync) -> dg.AssetKey | None:
@@ -31,17 +37,24 @@ def upstream_key(sync: Sync) -> dg.AssetKey | None:
     key = None
     if sync.dagster.upstream:
         key = dg.AssetKey(list(sync.dagster.upstream))
-    elif sync.source.table:
-        parts = re.findall(r'"[^"]+"|[^."]+', sync.source.table)
-        key = dg.AssetKey([part.strip('"') for part in parts[-2:]])
+    elif not isinstance(sync, ExportSync) and sync.source.table:
+        key = dg.AssetKey(_table_key(sync.source.table))
     # A schema may be called batch, and an asset cannot depend on itself.
     return None if key == asset_key(sync) else key
+
+
+def _table_key(table: str) -> list[str]:
+    """Schema and name of a table, as dbt's assets are called; its database stands in no key."""
+    return [part.strip('"') for part in re.findall(r'"[^"]+"|[^."]+', table)[-2:]]
 
 
 def definition_metadata(sync: Sync) -> dict[str, Any]:
     """Columns, and where each comes from; nothing without an `attributes` block: a run finds them out."""
     metadata: dict[str, Any] = {}
-    if sync.attributes:
+    if isinstance(sync, ExportSync):
+        metadata["dagster/column_schema"] = dg.TableSchema(columns=list(_export_columns(sync)))
+        metadata["dagster/table_name"] = sync.table
+    elif sync.attributes:
         columns = list(_event_columns(sync) if isinstance(sync, EventSync) else _profile_columns(sync))
         metadata["dagster/column_schema"] = dg.TableSchema(columns=[column.described() for column in columns])
         if upstream := upstream_key(sync):
@@ -54,6 +67,8 @@ def definition_metadata(sync: Sync) -> dict[str, Any]:
 
 def description(sync: Sync) -> str:
     """A sentence or a few for the asset's page."""
+    if isinstance(sync, ExportSync):
+        return _described_export(sync)
     source = sync.source.table or sync.source.query_file or "a query"
     mode = f"incrementally by `{sync.cursor.column}`" if sync.cursor else "whole"
     rows = f"Rows of `{source}` (warehouse `{sync.warehouse}`), read {mode}"
@@ -70,14 +85,35 @@ def description(sync: Sync) -> str:
     )
 
 
-def report_metadata(report: Report, sync: Sync) -> dict[str, Any]:
+def _described_export(sync: ExportSync) -> str:
+    what = {
+        "attributes": "Attributes of Batch's profiles, as an export has them",
+        "events": "Events of Batch's profiles, merged by event id",
+        "reachability": "Opt-ins, opt-outs and changed addresses of Batch's profiles, merged by event id",
+    }[sync.export]
+    how = f" ({sync.write})" if sync.export == "attributes" else ""
+    days = f" A partition is a day (UTC); Batch has the last {LOOKBACK.days} of them." if sync.partitions else ""
+    return f"{what}, in table `{sync.table}` of warehouse `{sync.warehouse}`{how}.{days}"
+
+
+def report_metadata(report: AnyReport, sync: Sync) -> dict[str, Any]:
     """Every number of the report under its own name, `seconds_…` for times, and what a person wants to read first."""
     seconds = {f"seconds_{name}": round(getattr(report.seconds, name), 3) for name in report.seconds.__slots__}
+    ended = {"outcome": report.outcome, "run": report.run, "code_version": code_version(sync)}
+    if isinstance(report, ExportReport):
+        window = {name: value for name in ("since", "until") if (value := getattr(report, name))}
+        return {
+            "summary": dg.MetadataValue.md(_summary(report, EXPORT_COUNTS)),
+            **ended,
+            **window,
+            "export_id": report.export_id or "",
+            "dagster/row_count": report.rows,
+            **{name: getattr(report, name) for name in EXPORT_COUNTS},
+            **seconds,
+        }
     return {
-        "summary": dg.MetadataValue.md(_summary(report)),
-        "outcome": report.outcome,
-        "run": report.run,
-        "code_version": code_version(sync),
+        "summary": dg.MetadataValue.md(_summary(report, COUNTS)),
+        **ended,
         "full": report.full,
         "dagster/row_count": report.accepted if isinstance(sync, EventSync) else report.known,
         **{name: getattr(report, name) for name in COUNTS},
@@ -113,6 +149,14 @@ class _Column(NamedTuple):
         return dg.TableColumn(self.name, self.type or "inferred", f"column {self.source}; {self.note}")
 
 
+def _export_columns(sync: ExportSync) -> Iterator[dg.TableColumn]:
+    """The table's columns; the type of an attribute of the project's own is that of the sync that sends it."""
+    types = {name: rules.NATIVE_TYPES.get(name) for name in sync.attributes}
+    unknown = {column_name(name) for name, type_ in types.items() if type_ is None}
+    for name, type_ in table_columns(extracts(sync.export, sync.identifiers, types)):
+        yield dg.TableColumn(name, "inferred" if name in unknown else type_)
+
+
 def _profile_columns(sync: ProfileSync) -> Iterator[_Column]:
     for name, mapping in (sync.attributes or {}).items():
         note = f"a null {'leaves' if mapping.on_null == 'keep' else 'clears'} the attribute"
@@ -139,8 +183,8 @@ def _closing(report: Report) -> dict[str, Any]:
     return found
 
 
-def _summary(report: Report) -> str:
-    shown = [name for name in COUNTS if getattr(report, name) or name in ("read", "planned", "accepted")]
+def _summary(report: AnyReport, counts: Iterable[str]) -> str:
+    shown = [name for name in counts if getattr(report, name) or name in ("read", "planned", "accepted", "rows")]
     rows = "\n".join(f"| {name} | {getattr(report, name):,} |" for name in shown)
     reasons = "".join(f"\n- {reason}" for reason in report.reasons)
     return f"**{report.outcome}**\n{reasons}\n\n| | |\n|---|--:|\n{rows}"

@@ -1,4 +1,4 @@
-"""Event syncs cut by the day: the partitions of the asset, and what a run of some of them is about."""
+"""Event syncs and exports of events, cut by the day: the asset's partitions, and what a run of some is about."""
 
 import warnings
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
-from connector.config import EventSync, Sync
+from connector.config import ProfileSync, Sync
 
 
 class Days(NamedTuple):
@@ -30,7 +30,7 @@ class Days(NamedTuple):
 
 def daily(sync: Sync) -> dg.DailyPartitionsDefinition | None:
     """The days that are over (UTC), from the first one in the YAML on; None where it has no `partitions`."""
-    if not isinstance(sync, EventSync) or sync.partitions is None:
+    if isinstance(sync, ProfileSync) or sync.partitions is None:
         return None
     return dg.DailyPartitionsDefinition(sync.partitions.daily.isoformat(), timezone="UTC")
 

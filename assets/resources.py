@@ -6,13 +6,14 @@ import httpx
 
 from connector.config import Project
 from connector.plan import Plan, plan_sync
-from connector.report import Report
+from connector.reconcile import Healing, reconcile_sync
+from connector.report import AnyReport, ReconcileReport
 from connector.sync import Options, Progress, run_sync
 
 
 @dataclass(frozen=True)
 class Connector:
-    """Runs and plans the syncs of a project; nothing is opened and no secret is read before that.
+    """Runs, plans and reconciles the syncs of a project; nothing is opened and no secret is read before that.
 
     Attributes:
         project: The project, as it was when the code location loaded.
@@ -22,7 +23,7 @@ class Connector:
     project: Project
     transport: httpx.AsyncBaseTransport | None = None
 
-    def run(self, name: str, options: Options, progress: Progress) -> Report:
+    def run(self, name: str, options: Options, progress: Progress) -> AnyReport:
         """Run a sync.
 
         Raises:
@@ -37,3 +38,11 @@ class Connector:
             ConnectorError: The plan cannot be made.
         """
         return plan_sync(self.project, name, options, progress=progress)
+
+    def reconcile(self, name: str, healing: Healing, progress: Progress) -> ReconcileReport:
+        """Compare Batch's own export with what was delivered.
+
+        Raises:
+            ConfigError: A secret is missing.
+        """
+        return reconcile_sync(self.project, name, healing, progress=progress, transport=self.transport)

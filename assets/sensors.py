@@ -1,4 +1,4 @@
-"""The alert: a webhook hears of a sync that turns bad, and of its recovery; not of each failure in between."""
+"""The alert: a webhook hears of a sync or a check that turns bad, and of its recovery; not of what is in between."""
 
 import json
 import time
@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 
+from assets.drift import DRIFT, REPEATED, drift_step
 from assets.metadata import asset_key
 from connector._model import EnvSecret, FileSecret
 from connector.api import webhook
-from connector.config import Sync
+from connector.config import ProfileSync, Sync
 from connector.errors import ConnectorError
 
 ALERT_SECONDS = 30
@@ -20,25 +22,39 @@ ALERT_SECONDS = 30
 
 RUNS_A_LOOK = 50
 
+DRIFT_OUTCOME = "drift"
+"""The outcome of a sync whose check `drift` failed."""
+
 _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 _ENDS = {
     dg.DagsterEventType.STEP_SUCCESS,
     dg.DagsterEventType.STEP_FAILURE,
     dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
 }
 
 
-class Ended(NamedTuple):
-    """How a run ended for one sync; `outcome` is `green` or why it is not, `message` holds no key and no value."""
+class Watched(NamedTuple):
+    """What can turn bad: a sync, or its check `drift`."""
 
     sync: str
+    check: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.sync}:{self.check}" if self.check else self.sync
+
+
+class Ended(NamedTuple):
+    """How a run ended for one of them; `outcome` is `green` or why it is not, `message` holds no key and no value."""
+
+    watched: Watched
     run: str
     outcome: str
     message: str
 
 
 def alert_sensor(root: Path, url: EnvSecret | FileSecret, syncs: list[Sync]) -> dg.SensorDefinition:
-    """A sensor that posts to the webhook when a sync's outcome turns bad or good again; it starts running.
+    """A sensor that posts to the webhook when a sync or its check `drift` turns bad or good again; it starts running.
 
     A post that fails is tried again at the next look: the cursor moves only behind it.
 
@@ -47,7 +63,8 @@ def alert_sensor(root: Path, url: EnvSecret | FileSecret, syncs: list[Sync]) -> 
         url: Where the webhook's URL is kept; read at each post.
         syncs: The syncs to watch.
     """
-    steps = {asset_key(sync).to_python_identifier(): sync.name for sync in syncs}
+    steps = {asset_key(sync).to_python_identifier(): Watched(sync.name) for sync in syncs}
+    steps |= {drift_step(sync): Watched(sync.name, DRIFT) for sync in syncs if isinstance(sync, ProfileSync)}
 
     @dg.sensor(
         name="alert_sensor",
@@ -62,10 +79,10 @@ def alert_sensor(root: Path, url: EnvSecret | FileSecret, syncs: list[Sync]) -> 
         try:
             for record in _finished(context.instance, seen.until):
                 for ended in _endings(context.instance, record.dagster_run, steps):
-                    if (ended.outcome != "green") != (ended.sync in seen.bad):
+                    if (ended.outcome != "green") != (str(ended.watched) in seen.bad):
                         webhook.post(url.read(root), _message(ended))
                         posted += 1
-                        seen = seen._replace(bad=seen.bad ^ {ended.sync})
+                        seen = seen._replace(bad=seen.bad ^ {str(ended.watched)})
                         context.update_cursor(seen.dump())
                 seen = seen._replace(until=record.end_time or seen.until)
                 context.update_cursor(seen.dump())
@@ -80,7 +97,7 @@ def alert_sensor(root: Path, url: EnvSecret | FileSecret, syncs: list[Sync]) -> 
 
 
 class _Seen(NamedTuple):
-    """The sensor's cursor: runs up to when it has looked at, and the syncs that are bad."""
+    """The sensor's cursor: runs up to when it has looked at, and the syncs and checks that are bad."""
 
     until: float
     """When the last of these runs ended, in seconds since 1970."""
@@ -110,29 +127,49 @@ def _finished(instance: dg.DagsterInstance, until: float) -> list[dg.RunRecord]:
     return [record for _, record in sorted(ended, key=lambda pair: pair[0])]
 
 
-def _endings(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: dict[str, str]) -> Iterator[Ended]:
-    """How the run ended for each sync that it was to materialize; a dry or a busy one says nothing about a sync."""
-    found: dict[str, Ended] = {}
+def _endings(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: dict[str, Watched]) -> Iterator[Ended]:
+    """How the run ended for all it was about; a dry or a busy one says nothing about a sync."""
+    found: dict[Watched, Ended] = {}
     for record in instance.get_records_for_run(run.run_id, of_type=_ENDS).records:
         event = record.event_log_entry.dagster_event
-        sync = steps.get(event.step_key or "") if event else None
-        if event is None or sync is None or _is_dry(run, event.step_key or ""):
+        watched = steps.get(event.step_key or "") if event else None
+        if event is None or watched is None or _is_dry(run, event.step_key or ""):
             continue
-        if event.event_type is dg.DagsterEventType.STEP_SUCCESS:
-            found[sync] = Ended(sync, run.run_id, "green", "the sync is green again")
-        elif event.event_type is dg.DagsterEventType.STEP_FAILURE:
-            found[sync] = _failed(sync, run.run_id, event)
-        else:
-            found.setdefault(sync, Ended(sync, run.run_id, "failed", "the run ended before the sync did"))
+        if told := _told(watched, run.run_id, event):
+            found[watched] = told
     yield from (ended for ended in found.values() if ended.outcome != "busy")
 
 
-def _failed(sync: str, run: str, event: dg.DagsterEvent) -> Ended:
+def _told(watched: Watched, run: str, event: dg.DagsterEvent) -> Ended | None:
+    """What one event says of what is watched; a later one counts more."""
+    match event.event_type:
+        case dg.DagsterEventType.STEP_FAILURE:
+            return _failed(watched, run, event)
+        case dg.DagsterEventType.ASSET_CHECK_EVALUATION if watched.check:
+            return _checked(watched, run, event.asset_check_evaluation_data)
+        case dg.DagsterEventType.STEP_SUCCESS if not watched.check:
+            return Ended(watched, run, "green", "the sync is green again")
+        case dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED:
+            return Ended(watched, run, "failed", "the run ended before the sync did")
+        case _:
+            return None
+
+
+def _checked(watched: Watched, run: str, said: AssetCheckEvaluation) -> Ended | None:
+    """A verdict that was reached in this run; a repeated one is no news."""
+    if REPEATED in said.metadata:
+        return None
+    if said.passed:
+        return Ended(watched, run, "green", "Batch holds what was delivered")
+    return Ended(watched, run, DRIFT_OUTCOME, said.description or "")
+
+
+def _failed(watched: Watched, run: str, event: dg.DagsterEvent) -> Ended:
     said = event.step_failure_data.user_failure_data
     if said is None:  # not raised by us, so its text may hold anything
-        return Ended(sync, run, "failed", "the run failed unexpectedly; Dagster's run page says where")
+        return Ended(watched, run, "failed", "the run failed unexpectedly; Dagster's run page says where")
     outcome = said.metadata.get("outcome")
-    return Ended(sync, run, str(outcome.value) if outcome else "failed", said.description or "")
+    return Ended(watched, run, str(outcome.value) if outcome else "failed", said.description or "")
 
 
 def _is_dry(run: dg.DagsterRun, step: str) -> bool:
@@ -142,5 +179,8 @@ def _is_dry(run: dg.DagsterRun, step: str) -> bool:
 
 def _message(ended: Ended) -> dict[str, str]:
     state = "recovered" if ended.outcome == "green" else "failed"
-    text = f"Sync {ended.sync} {state} ({ended.outcome}), run {ended.run}: {ended.message}"
-    return {**ended._asdict(), "state": state, "text": text}
+    sync, check = ended.watched
+    what = f"Check {check} of sync {sync}" if check else f"Sync {sync}"
+    text = f"{what} {state} ({ended.outcome}), run {ended.run}: {ended.message}"
+    said = {"sync": sync, "run": ended.run, "outcome": ended.outcome, "message": ended.message}
+    return {**said, **({"check": check} if check else {}), "state": state, "text": text}

@@ -1,6 +1,6 @@
 """What has to be sent: record batches probed against a snapshot's index, then compared attribute by attribute."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,6 +19,9 @@ SEND = "#send"
 
 KIND = "#kind"
 
+OPTED_OUT = "#opted_out"
+"""UInt32: values that stay back because Batch has the person unsubscribed."""
+
 WHOLE = "#whole"
 """Boolean of a row that is due again: every attribute is due; null where the row is not due again."""
 
@@ -36,6 +39,8 @@ class Kind(StrEnum):
     INVALID = "invalid"
     REMOVED = "removed"
 
+
+_NOBODY: Mapping[str, pl.Series] = {}
 
 PLANNED = (Kind.ADDED, Kind.CHANGED, Kind.RETRIED)
 
@@ -70,7 +75,12 @@ class Index:
 
 
 def decide(
-    candidates: pl.DataFrame, stored: pl.DataFrame, attributes: Sequence[Attribute], *, resend: bool = False
+    candidates: pl.DataFrame,
+    stored: pl.DataFrame,
+    attributes: Sequence[Attribute],
+    *,
+    resend: bool = False,
+    opted_out: Mapping[str, pl.Series] = _NOBODY,
 ) -> pl.DataFrame:
     """Which attributes of which rows are due.
 
@@ -80,27 +90,34 @@ def decide(
         stored: The `h:` hashes of the same rows in the snapshot, in the same order; anything where `#position` is -1.
         attributes: At most 64, in the order of the bits of `#withheld` and `#send`.
         resend: Every row is due whole.
+        opted_out: Keys (String) by attribute name: their `subscribed` is not sent, and stays as if it never was.
 
     Returns:
-        The candidates with `#send`, `#kind` (`Kind`, text) and, in the `h:` columns, what the snapshot will hold once
-        the row is accepted.
+        The candidates with `#send`, `#kind` (`Kind`, text), `#opted_out` and, in the `h:` columns, what the snapshot
+        will hold once the row is accepted.
     """
     frame = pl.concat([candidates, stored.rename(lambda name: "stored " + name)], how="horizontal")
     new = pl.col(POSITION) == -1
     doubtful = pl.col(WHOLE).fill_null(value=False)
     whole = new | doubtful | pl.lit(resend)
-    sends, after = [], []
+    sends, holds, after = [], [], []
     for bit, attribute in enumerate(attributes):
         current, before = pl.col(HASH + attribute.name), pl.col("stored " + HASH + attribute.name)
         withheld = (pl.col(WITHHELD) // (1 << bit)) % 2 == 1
         kept = pl.col(attribute.name).is_null() & pl.lit(attribute.keep)
-        send = ~withheld & ~kept & (whole | (current != before))
-        sends.append(send.cast(pl.UInt64) * (1 << bit))
+        due = ~withheld & ~kept & (whole | (current != before))
+        held = _resubscribes(attribute, opted_out)
+        holds.append((due & held).cast(pl.UInt32))
+        sends.append((due & ~held).cast(pl.UInt64) * (1 << bit))
         # Batch may hold what a lost request brought, as long as nothing else was sent over it.
         doubt = pl.when(withheld | doubtful).then(pl.lit(UNKNOWN, pl.UInt64)).otherwise(pl.lit(NULL, pl.UInt64))
         unsent = pl.when(new | doubtful).then(doubt).otherwise(before)
-        after.append(pl.when(withheld | kept).then(unsent).otherwise(current).alias(HASH + attribute.name))
-    decided = frame.with_columns(pl.sum_horizontal(pl.lit(0, pl.UInt64), *sends).alias(SEND), *after)
+        after.append(pl.when(withheld | kept | held).then(unsent).otherwise(current).alias(HASH + attribute.name))
+    decided = frame.with_columns(
+        pl.sum_horizontal(pl.lit(0, pl.UInt64), *sends).alias(SEND),
+        pl.sum_horizontal(pl.lit(0, pl.UInt32), *holds).alias(OPTED_OUT),
+        *after,
+    )
     again = pl.col(TRIED) == pl.col(ROW_HASH)
     fresh = new | _never_accepted(attributes)
     same = ~new & pl.lit(resend) & _same(attributes)
@@ -146,6 +163,14 @@ def with_due(candidates: pl.DataFrame, due: pl.DataFrame) -> pl.DataFrame:
     return candidates.join(once, on=KEY, how="left", maintain_order="left")
 
 
+def _resubscribes(attribute: Attribute, opted_out: Mapping[str, pl.Series]) -> pl.Expr:
+    """Whether the value would subscribe somebody who has unsubscribed at Batch."""
+    keys = opted_out.get(attribute.name)
+    if keys is None:
+        return pl.lit(value=False)
+    return (pl.col(KEY).is_in(keys.implode()) & (pl.col(attribute.name) == "subscribed")).fill_null(value=False)
+
+
 def _never_accepted(attributes: Sequence[Attribute]) -> pl.Expr:
     """A row that is in the snapshot only because a request with it may have been applied."""
     before = [pl.col("stored " + HASH + attribute.name) for attribute in attributes]
@@ -162,6 +187,7 @@ def _same(attributes: Sequence[Attribute]) -> pl.Expr:
 
 __all__ = [
     "KIND",
+    "OPTED_OUT",
     "PLANNED",
     "POSITION",
     "SEND",

@@ -1,4 +1,4 @@
-"""The demo: invented customers and orders in DuckDB, a local Profile API, runs through Dagster, and a comparison."""
+"""The demo: invented rows in DuckDB, a local Profile API, runs through Dagster, an export, and a comparison."""
 
 import os
 import re
@@ -23,7 +23,7 @@ from connector.simulator import Simulator, serve
 from connector.state import runs
 from connector.state.database import open_state
 
-SYNC, EVENTS = "customers", "orders"
+SYNC, EVENTS, EXPORT = "customers", "orders", "profile_attributes"
 FOLDER = Path("connector-demo")
 """Where the demo goes when there is no checkout around it."""
 
@@ -45,7 +45,7 @@ for sync in sys.argv[1:]:
     if status := main([sync]):
         sys.exit(status)
 """
-"""One process for both: Dagster takes seconds to start."""
+"""One process for all of them: Dagster takes seconds to start."""
 
 Say = Callable[[str], None]
 
@@ -58,28 +58,32 @@ class Demo:
         folder: The project.
         port: Of the local API, which answers as long as the demo's context is open.
         base_url: The same, for a client.
-        reports: One a run, in order.
+        reports: One a run of the two syncs, in order.
+        export: The report of the export's run.
         plan: Of the customers, made before their second run.
         profile: A profile that changed, as the API holds it.
         event: Its last event, likewise.
         profiles: How many are not what the warehouse says.
         events: How many are missing, not what the warehouse says, there twice, or behind a later one of their profile.
+        rows: How many of the export's table are missing, there twice, or not what the warehouse says.
     """
 
     folder: Path
     port: int
     base_url: str
     reports: list[dict[str, Any]] = field(default_factory=list)
+    export: dict[str, Any] = field(default_factory=dict)
     plan: Plan | None = None
     profile: dict[str, Any] = field(default_factory=dict)
     event: dict[str, Any] = field(default_factory=dict)
     profiles: Compared = field(default_factory=Compared)
     events: Compared = field(default_factory=Compared)
+    rows: Compared = field(default_factory=Compared)
 
     @property
     def differing(self) -> int:
-        """Profiles and events that are not right."""
-        return self.profiles.differing + self.events.differing
+        """Profiles, events and rows that are not right."""
+        return self.profiles.differing + self.events.differing + self.rows.differing
 
     @property
     def made(self) -> list[Path]:
@@ -116,36 +120,41 @@ def demonstrated(folder: Path, port: int, say: Say) -> Iterator[Demo]:
         demo = Demo(folder, port, served.base_url)
         _runs(demo, project, say)
         _prove(demo, project, simulator)
-        people, orders = demo.profiles, demo.events
-        same = f"{people.differing} of {people.compared} profiles and {orders.differing} of {orders.compared} events"
+        found = {"profiles": demo.profiles, "events": demo.events, "rows of the export": demo.rows}
+        same = ", ".join(f"{each.differing} of {each.compared} {what}" for what, each in found.items())
         say(f"5/5  compared with the warehouse: {same} differ")
         yield demo
 
 
 def _runs(demo: Demo, project: Project, say: Say) -> None:
-    """Both syncs, a day's changes, and both again: attributes before events, which may start an automation."""
+    """Both syncs, a day's changes, both again: attributes before events, which may start an automation; an export."""
     warehouse = project.root / _WAREHOUSE
     invented.make(warehouse, _now())
     made = f"{invented.CUSTOMERS} invented customers and {invented.ORDERS} orders are in DuckDB"
     say(f"1/5  {made}, a local Profile API listens on port {demo.port}")
     say("2/5  first runs, through Dagster: every customer and every order is new")
-    demo.reports += _materialized(project)
+    demo.reports += _materialized(project, SYNC, EVENTS)
     invented.change(warehouse, _now())
     ordered = f"{invented.UPGRADED} orders and {invented.NEW} customers arrived"
     say(f"3/5  {invented.UPGRADED + 1} customers changed, {ordered}; planned what that means")
     demo.plan = plan_sync(project, SYNC)
-    say("4/5  second runs, through Dagster: only what is new goes")
-    demo.reports += _materialized(project)
+    say("4/5  second runs, through Dagster: only what is new goes; then an export brings the profiles back")
+    *seconds, demo.export = _materialized(project, SYNC, EVENTS, EXPORT)
+    demo.reports += seconds
 
 
 def _prove(demo: Demo, project: Project, simulator: Simulator) -> None:
-    """Compare all that the API holds with the warehouse."""
+    """Compare all that the API holds, and what came back, with the warehouse."""
     warehouse = project.root / _WAREHOUSE
     held = {profile["custom_id"]: profile for profile in simulator.profiles()}
     told = proof.profile_attributes(project.sync(SYNC))
-    demo.profiles = proof.compare_profiles(invented.rows(warehouse, "marts.customers"), held, told)
+    customers = invented.rows(warehouse, "marts.customers")
+    demo.profiles = proof.compare_profiles(customers, held, told)
     kept = proof.event_attributes(project.sync(EVENTS))
     demo.events = proof.compare_events(invented.rows(warehouse, "marts.orders"), simulator.events(), kept)
+    if (brought := proof.exported_attributes(project.sync(EXPORT))) is not None:
+        landed = invented.rows(warehouse, demo.export["table"])
+        demo.rows = proof.compare_table(customers, landed, told & brought)
     demo.profile = held.get(_SHOWN, {})
     demo.event = next(reversed(simulator.events(_SHOWN)), {})
 
@@ -215,9 +224,9 @@ def _require_free(port: int) -> None:
         ) from None
 
 
-def _materialized(project: Project) -> list[dict[str, Any]]:
-    """The reports of both syncs' runs through Dagster: in a process of its own, as this library knows nothing of it."""
-    command = [sys.executable, "-c", _MATERIALIZE, SYNC, EVENTS]
+def _materialized(project: Project, *syncs: str) -> list[dict[str, Any]]:
+    """The reports of the syncs' runs through Dagster: in a process of its own, as this library knows nothing of it."""
+    command = [sys.executable, "-c", _MATERIALIZE, *syncs]
     done = subprocess.run(  # noqa: S603 - our own command
         command, cwd=_PACKAGES, env=environment(project.root), capture_output=True, text=True, check=False
     )
@@ -226,7 +235,7 @@ def _materialized(project: Project) -> list[dict[str, Any]]:
         raise ConnectorError(f"a run through Dagster ended with exit status {done.returncode}", remedy=last)
     key = project.settings.batch.project_key.read(project.root).get_secret_value()
     with open_state(project.state_dir, key) as state:
-        return [runs.reports(state, sync)[0] for sync in (SYNC, EVENTS)]
+        return [runs.reports(state, sync)[0] for sync in syncs]
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -238,6 +247,7 @@ def environment(folder: Path) -> dict[str, str]:
 __all__ = [
     "EVENTS",
     "EXAMPLE",
+    "EXPORT",
     "FOLDER",
     "PORT",
     "SIMULATOR_FOLDER",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
+from connector import opt_outs
 from connector._model import exceeds
 from connector.api import profiles
 from connector.changes import Kind
@@ -25,8 +26,11 @@ from connector.report import Report, Seconds
 from connector.state import runs
 from connector.state.database import State
 from connector.state.snapshots import Snapshot
-from connector.task import Progress, Task, named, told
+from connector.task import Progress, Task, named, tags, told
 from connector.warehouses._base import Keys, Latest, Reader, Window
+
+_DECIDING = {"warehouse", "source", "key", "attributes", "dedupe", "respect_opt_out"}
+"""What of a sync decides which rows are read and what becomes of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +116,16 @@ def draft(task: Task[ProfileSync], state: State, snapshot: Snapshot, report: Rep
     outbox = runs.outbox(state, report.run)
     memory = task.project.settings.memory // 2  # the other half is ours
     spill = outbox.with_suffix(".spool")
-    with named(sync), task.project.warehouse(sync).open(task.project.root, memory=memory, spill=spill) as reader:
+    opened = task.project.warehouse(sync).open(task.project.root, memory=memory, spill=spill, tags=tags(report))
+    with named(sync), opened as reader:
         cursor = sync.cursor.column if sync.cursor else None
         columns = reader.columns(sync.source.relation)
         mapping = resolve(columns, sync.key, sync.attributes, cursor=cursor, timezone=sync.source.timezone)
+        opted_out = opt_outs.opted_out(task.project, state, sync, [attribute.name for attribute in mapping.attributes])
         again = _keys_again(due, runs.rejects(state, sync.name))
         reading = _how_to_read(task, reader.now(), snapshot, mapping, again)
-        job = Job(mapping, snapshot, snapshot.index(), due, state.seed, task.options.resend, task.options.limit)
+        index, options = snapshot.index(), task.options
+        job = Job(mapping, snapshot, index, due, state.seed, options.resend, options.limit, opted_out)
         found: set[str] = set()
         batches = _batches(task, reader, mapping, reading, found)
         sifted = sift(told(batches, progress), job, spill)
@@ -195,7 +202,7 @@ def _how_to_read(
 
 def _scope(sync: ProfileSync, mapping: Mapping) -> str:
     """16 hexadecimal digits that change with whatever decides which rows are read and what becomes of them."""
-    parts = sync.model_dump(mode="json", include={"warehouse", "source", "key", "attributes", "dedupe"})
+    parts = sync.model_dump(mode="json", include=_DECIDING)
     cursor = sync.cursor.column if sync.cursor else None
     text = json.dumps([parts, sync.source.relation, cursor, _types(mapping)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -261,6 +268,7 @@ def _counted(report: Report, sifted: Sifted, change_set: ChangeSet, snapshot_row
         invalid=counts[Kind.INVALID],
         withheld=change_set.rejected.filter(pl.col("attribute").is_not_null()).height,
         skipped=change_set.skipped,
+        opted_out=change_set.opted_out,
         planned=change_set.planned,
         known=snapshot_rows + counts[Kind.ADDED] - change_set.readded,
     )

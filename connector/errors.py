@@ -6,6 +6,8 @@ ConnectorError
 ├─ WarehouseError     the warehouse, its table or columns     → fix there, run again     (exit 1)
 ├─ StateError         the state folder cannot be used         → follow the remedy        (exit 1)
 ├─ ApiError           Batch refused the credentials or route  → fix them, run again      (exit 1)
+├─ ExportError        an export failed, or is not whole       → run again, it is asked anew (exit 1)
+├─ PendingError       an export is not made yet               → run again, it goes on    (exit 3)
 ├─ GuardError         a mass change stopped before sending    → look at the plan         (exit 4)
 ├─ BusyError          another run of this sync holds it       → wait                     (exit 5)
 └─ CancelledRunError  the run was told to stop                → run again, it resumes    (exit 143)
@@ -77,6 +79,19 @@ class ApiError(ConnectorError):
     """Batch refuses every request: credentials, project, route or a redirect. Nothing more is sent."""
 
     code = "api"
+
+
+class ExportError(ConnectorError):
+    """Batch's export failed, or what it brought is not whole: nothing of it is loaded."""
+
+    code = "export"
+
+
+class PendingError(ConnectorError):
+    """An export is not made yet, or Batch does not answer: the next run goes on with it."""
+
+    code = "pending"
+    exit_status = 3
 
 
 class GuardError(ConnectorError):

@@ -27,7 +27,7 @@ from connector.state import runs
 from connector.state.database import State
 from connector.state.ids import Ids, ordered
 from connector.state.ledger import Ledger
-from connector.task import Progress, Task, named, told
+from connector.task import Progress, Task, named, tags, told
 from connector.warehouses._base import Keys, Reader, Window
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,8 @@ def draft(task: Task[EventSync], state: State, ledger: Ledger, report: Report, p
     outbox = runs.outbox(state, report.run)
     memory = task.project.settings.memory // 2  # the other half is ours
     spill = outbox.with_suffix(".spool")
-    with named(sync), task.project.warehouse(sync).open(task.project.root, memory=memory, spill=spill) as reader:
+    opened = task.project.warehouse(sync).open(task.project.root, memory=memory, spill=spill, tags=tags(report))
+    with named(sync), opened as reader:
         columns = reader.columns(sync.source.relation)
         mapping = resolve(columns, wanted(sync), sync.attributes, timezone=sync.source.timezone)
         now = datetime.now(UTC)

@@ -98,8 +98,9 @@ def change(warehouse: Path, now: datetime) -> None:
 
 
 def rows(warehouse: Path, table: str) -> list[dict[str, Any]]:
-    """All rows of a table."""
+    """All rows of a table; moments in UTC."""
     with duckdb.connect(str(warehouse), read_only=True) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
         found = connection.execute(f"FROM {table}").fetchall()
         names = [column[0] for column in connection.description or ()]
     return [dict(zip(names, row, strict=True)) for row in found]

@@ -10,9 +10,9 @@ from typing import TypeVar
 from connector import draft as profile_drafts
 from connector import event_draft as event_drafts
 from connector.api import profiles
-from connector.config import EventSync, ProfileSync, Project
+from connector.config import EventSync, ExportSync, Outbound, ProfileSync, Project
 from connector.draft import Draft
-from connector.errors import GuardError, StateError
+from connector.errors import GuardError, StateError, UsageError
 from connector.event_draft import MARGIN_SECONDS, EventDraft
 from connector.report import Report
 from connector.state import ledger as ledgers
@@ -56,6 +56,8 @@ def plan_sync(project: Project, name: str, options: Options = _EVERYTHING, *, pr
         ConnectorError: The plan cannot be made; a guard is no error here, the report tells of it.
     """
     sync = project.sync(name)
+    if isinstance(sync, ExportSync):
+        raise UsageError(f"'{name}' is an export: it sends nothing, so there is nothing to plan", remedy="run it")
     check_options(sync, options)
     report = Report(sync=name, kind=sync.kind, run=f"{name}-plan-{uuid.uuid4().hex[:10]}", started=time.time())
     with open_state(project.state_dir, project.access().project_key.get_secret_value()) as state:
@@ -89,7 +91,7 @@ def plan_sync(project: Project, name: str, options: Options = _EVERYTHING, *, pr
 
 def _drafted(
     project: Project,
-    sync: ProfileSync | EventSync,
+    sync: Outbound,
     options: Options,
     state: State,
     report: Report,

@@ -5,14 +5,28 @@ Memory is bounded by a few record batches and 40 bytes a row of the snapshot; ca
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping as Mappings
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from connector.changes import KIND, PLANNED, POSITION, SEND, TRIED, WHOLE, Index, Kind, cleared, decide, with_due
+from connector.changes import (
+    KIND,
+    OPTED_OUT,
+    PLANNED,
+    POSITION,
+    SEND,
+    TRIED,
+    WHOLE,
+    Index,
+    Kind,
+    cleared,
+    decide,
+    with_due,
+)
 from connector.hashing import HASH, KEY_HASH, ROW_HASH, Hashes, hashed
 from connector.mapping import KEY, WITHHELD, Attribute, Mapped, Mapping, apply
 from connector.payload import OPERATION, operations
@@ -69,6 +83,7 @@ class Job:
         seed: The state's.
         resend: Every row is due whole.
         limit: Rows planned at most.
+        opted_out: Who has unsubscribed at Batch: keys (String) by attribute name.
     """
 
     mapping: Mapping
@@ -78,6 +93,7 @@ class Job:
     seed: int
     resend: bool = False
     limit: int | None = None
+    opted_out: Mappings[str, pl.Series] = field(default_factory=dict)
 
     @property
     def attributes(self) -> Sequence[Attribute]:
@@ -98,6 +114,7 @@ class ChangeSet:
         uncleared: Removed rows left out by the limit.
         idle: Keys that were due again and have nothing to send.
         readded: Of the added rows those that are in the snapshot already, as perhaps delivered.
+        opted_out: Values not sent because Batch has the person unsubscribed.
         lengths: Bytes of each operation.
         by_attribute: Rows whose request holds it, by attribute name.
         rejected: `key`, `attribute`, `reason`: all that breaks a rule.
@@ -111,6 +128,7 @@ class ChangeSet:
     uncleared: int
     idle: list[str]
     readded: int
+    opted_out: int
     lengths: npt.NDArray[np.int64]
     by_attribute: dict[str, int]
     rejected: pl.DataFrame
@@ -196,6 +214,7 @@ def build(sifted: Sifted, job: Job, removed: pl.DataFrame, path: Path) -> Change
         uncleared=tally.uncleared,
         idle=tally.idle,
         readded=tally.readded,
+        opted_out=tally.opted_out,
         lengths=lengths,
         by_attribute=tally.by_attribute,
         rejected=rejected,
@@ -252,6 +271,7 @@ class _Tally:
         self.uncleared = 0
         self.idle: list[str] = []
         self.readded = 0
+        self.opted_out = 0
         self.lengths: list[npt.NDArray[np.int64]] = []
         self.by_attribute = {attribute.name: 0 for attribute in job.attributes}
         self.rejected = [sifted.rejected]
@@ -281,7 +301,9 @@ class _Tally:
             self._reject(candidates.filter(strangers)[KEY], COLLISION)
             self.collisions += int(strangers.sum())
             candidates, stored = candidates.filter(~strangers), stored.filter(~strangers)
-        decided = decide(candidates, stored.drop(KEY), self._job.attributes, resend=self._job.resend)
+        job = self._job
+        decided = decide(candidates, stored.drop(KEY), job.attributes, resend=job.resend, opted_out=job.opted_out)
+        self.opted_out += int(decided[OPTED_OUT].sum())
         unchanged = pl.col(KIND) == Kind.UNCHANGED
         self.idle += decided.filter(unchanged & pl.col(TRIED).is_not_null())[KEY].to_list()
         self.readded += decided.filter((pl.col(KIND) == Kind.ADDED) & (pl.col(POSITION) >= 0)).height

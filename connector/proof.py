@@ -1,13 +1,15 @@
-"""The demo's proof: what the API holds against what the warehouse says.
+"""The demo's proof: what the API holds, and what an export brought back, against what the warehouse says.
 
 It has its own reading of what each column means, and shares no code with the syncs that it checks.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from connector.config import EventSync, ProfileSync
+from connector.config import EventSync, ExportSync, Outbound, ProfileSync, Sync
 
 Row = Mapping[str, Any]
 
@@ -23,6 +25,9 @@ ORDER_COLUMNS = {"$label": "status", "$tags": "tags", "amount": "amount", "items
 _EVENT = {"key": "custom_id", "event": "order_placed", "time": "ordered_at", "id": "order_id"}
 
 
+_EXPORT = {"export": "attributes", "segment": None, "write": "replace", "table": "batch.profile_attributes"}
+
+
 class Compared(NamedTuple):
     """How many of what is on either side differ; 0 is right."""
 
@@ -30,15 +35,23 @@ class Compared(NamedTuple):
     compared: int = 0
 
 
-def profile_attributes(sync: ProfileSync | EventSync) -> frozenset[str]:
+def profile_attributes(sync: Sync) -> frozenset[str]:
     """The attributes that the sync still maps as the example does: of what somebody edited, nothing is known here."""
     return _unedited(sync, CUSTOMER_COLUMNS) if isinstance(sync, ProfileSync) else frozenset()
 
 
-def event_attributes(sync: ProfileSync | EventSync) -> frozenset[str] | None:
+def event_attributes(sync: Sync) -> frozenset[str] | None:
     """The same of an event sync; None where it makes other events of the rows."""
-    same = isinstance(sync, EventSync) and all(getattr(sync, name) == value for name, value in _EVENT.items())
-    return _unedited(sync, ORDER_COLUMNS) if same else None
+    if not isinstance(sync, EventSync) or any(getattr(sync, name) != value for name, value in _EVENT.items()):
+        return None
+    return _unedited(sync, ORDER_COLUMNS)
+
+
+def exported_attributes(sync: Sync) -> frozenset[str] | None:
+    """The attributes that an export brings; None where it is another one than the example's."""
+    if not isinstance(sync, ExportSync) or any(getattr(sync, name) != value for name, value in _EXPORT.items()):
+        return None
+    return frozenset(sync.attributes)
 
 
 def compare_profiles(customers: Iterable[Row], held: Mapping[str, Row], told: frozenset[str]) -> Compared:
@@ -82,7 +95,26 @@ def compare_events(orders: Iterable[Row], held: Sequence[Row], told: frozenset[s
     return Compared(differ + overtaken, len(everything))
 
 
-def _unedited(sync: ProfileSync | EventSync, columns: Mapping[str, str]) -> frozenset[str]:
+def compare_table(customers: Iterable[Row], landed: Iterable[Row], told: frozenset[str] | None) -> Compared:
+    """Rows of an export's table against `marts.customers`: each customer is there once, as the warehouse has it.
+
+    Args:
+        customers: Rows of `marts.customers`.
+        landed: Rows of the export's table.
+        told: The attributes to compare; None: nothing.
+    """
+    if told is None:
+        return Compared()
+    expected = {row["custom_id"]: {name: value for name, (_, value) in _profile(row).items()} for row in customers}
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in landed:
+        found[row["custom_id"]].append(_only(_landed(row), told))
+    everybody = expected.keys() | found.keys()
+    differ = sum(key not in expected or found.get(key) != [_only(expected[key], told)] for key in everybody)
+    return Compared(differ, len(everybody))
+
+
+def _unedited(sync: Outbound, columns: Mapping[str, str]) -> frozenset[str]:
     mapped = sync.attributes or {}
     return frozenset(name for name, column in columns.items() if name in mapped and mapped[name].column == column)
 
@@ -120,6 +152,22 @@ def _comparable(profile: Row | None) -> dict[str, tuple[str, object]] | None:
     return {**native, **custom}
 
 
+def _landed(row: Row) -> dict[str, Any]:
+    """A row of the export's table in the values that the API would hold; nulls are left out."""
+    found: dict[str, Any] = {}
+    for name in CUSTOMER_COLUMNS:
+        match row.get(name.removeprefix("$")):
+            case None:
+                continue
+            case datetime() as moment:
+                found[name] = f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            case str() as text if name == "interests":
+                found[name] = sorted(json.loads(text))
+            case value:
+                found[name] = value
+    return found
+
+
 def _event(row: Row, told: frozenset[str]) -> tuple[str, str, str, dict[str, Any]]:
     attributes = {
         "$label": row["status"],
@@ -137,6 +185,8 @@ __all__ = [
     "Compared",
     "compare_events",
     "compare_profiles",
+    "compare_table",
     "event_attributes",
+    "exported_attributes",
     "profile_attributes",
 ]

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from connector._model import exceeds
 from connector.api import profiles
 from connector.api._http import Access
-from connector.config import Sync
+from connector.config import Outbound, Sync
 from connector.delivery import Parcel, Terms, Traffic, deliver
 from connector.errors import BusyError, CancelledRunError, ConnectorError, GuardError, StateError
 from connector.payload import Chunk
@@ -59,7 +59,7 @@ class Drafted(Protocol):
         """The file that holds the operations."""
 
 
-S = TypeVar("S", bound=Sync)
+S = TypeVar("S", bound=Outbound)
 Kept = TypeVar("Kept")
 D = TypeVar("D", bound=Drafted)
 
@@ -155,7 +155,7 @@ class Story(ABC, Generic[S, Kept, D]):
         try:
             kept = self.load()
             for run in runs.unfinished(self.state, sync):
-                self._require_same_kind(run)
+                require_same_kind(self.task.sync, run)
                 runs.check_outbox(self.state, run)
                 kept = self.take_over(run, kept)
         except StateError:
@@ -166,14 +166,6 @@ class Story(ABC, Generic[S, Kept, D]):
         self.sweep(kept)
         sweep_outbox(self.state, sync)
         return kept
-
-    def _require_same_kind(self, run: runs.Opened) -> None:
-        kind, sync = run.report["kind"], self.task.sync
-        if kind != sync.kind:
-            raise StateError(
-                f"sync '{sync.name}': its killed run {run.id} was of kind '{kind}', the sync is of kind '{sync.kind}'",
-                remedy="give the sync another name, or put the kind back and run it once",
-            )
 
     def _started_over(self) -> Kept:
         """Nothing in place of what cannot be believed; killed runs are closed without it."""
@@ -198,7 +190,7 @@ class Story(ABC, Generic[S, Kept, D]):
         except ConnectorError as error:
             ended = error
         except BaseException as error:  # a cancel, or a fault of ours: what was accepted is kept all the same
-            self._closed(kept, drafted, _with_traffic(drafted.report, traffic, start), _unforeseen(error))
+            self._closed(kept, drafted, _with_traffic(drafted.report, traffic, start), unforeseen(error))
             raise
         return self._closed(kept, drafted, _with_traffic(drafted.report, traffic, start), ended, traffic.reasons)
 
@@ -306,7 +298,22 @@ def killed(counts: Mapping[str, int], remedy: str) -> dict[str, object]:
     return {"outcome": "failed", **counts, "reasons": [message], "error": error}
 
 
-def _unforeseen(error: BaseException) -> ConnectorError:
+def require_same_kind(sync: Sync, run: runs.Opened) -> None:
+    """A killed run is taken over by its own kind.
+
+    Raises:
+        StateError: The sync was of another one.
+    """
+    kind = run.report["kind"]
+    if kind != sync.kind:
+        raise StateError(
+            f"sync '{sync.name}': its killed run {run.id} was of kind '{kind}', the sync is of kind '{sync.kind}'",
+            remedy="give the sync another name, or put the kind back and run it once",
+        )
+
+
+def unforeseen(error: BaseException) -> ConnectorError:
+    """What to say of a run that no error of ours ended: a cancel, or a fault of ours."""
     if isinstance(error, Exception):
         return ConnectorError("the run ended by an unexpected error", remedy="report it, and run again to go on")
     return CancelledRunError("the run was cancelled", remedy="run it again: it goes on where it stopped")

@@ -3,20 +3,21 @@
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import polars as pl
 import sqlalchemy as sa
 
 from connector.commit import Books, Judged, commit, settled
-from connector.config import EventSync, ProfileSync, Project, Sync
+from connector.config import EventSync, ExportSync, Outbound, ProfileSync, Project
 from connector.draft import Draft, draft, guarded
 from connector.errors import ConnectorError, GuardError
 from connector.events import EventStory
-from connector.report import Report
+from connector.pull import Pull
+from connector.report import AnyReport, ExportReport, Report
 from connector.state import runs, snapshots
 from connector.state.database import State, open_state
 from connector.state.lease import Lease, hold
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 _EVERYTHING = Options()
 
+R = TypeVar("R", Report, ExportReport)
+
 
 def run_sync(
     project: Project,
@@ -36,7 +39,7 @@ def run_sync(
     *,
     progress: Progress | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
-) -> Report:
+) -> AnyReport:
     """Run a sync; its report says how it ended, also when it failed, was guarded, or found the sync busy.
 
     An interrupt that is no ConnectorError (KeyboardInterrupt, a cancel in Dagster) is raised again once the chunks in
@@ -56,19 +59,32 @@ def run_sync(
     sync = project.sync(name)
     check_options(sync, options)
     access = project.access()
-    report = Report(sync=name, kind=sync.kind, run=f"{name}-{uuid.uuid4().hex[:10]}", started=time.time())
-    key = access.project_key.get_secret_value()
+    run, told = f"{name}-{uuid.uuid4().hex[:10]}", progress or silent
+    if isinstance(sync, ExportSync):
+        pulled = ExportReport(sync=name, run=run, started=time.time())
+        pull = Task(project, sync, options)
+        return led(project, pulled, lambda state, lease: Pull(pull, state, lease, told).run(pulled, access, transport))
+    report = Report(sync=name, kind=sync.kind, run=run, started=time.time())
+
+    def story(state: State, lease: Lease) -> Report:
+        return _story(project, sync, options, state, lease, told).run(report, access, transport)
+
+    return led(project, report, story)
+
+
+def led(project: Project, report: R, story: Callable[[State, Lease], R]) -> R:
+    """The story's report, told under the sync's lease; an error on purpose ends it and is in its report."""
     try:
-        with open_state(project.state_dir, key) as state, hold(state, name, report.run) as lease:
-            story = _story(project, sync, options, state, lease, progress or silent)
-            return story.run(report, access, transport)
+        key = project.access().project_key.get_secret_value()
+        with open_state(project.state_dir, key) as state, hold(state, report.sync, report.run) as lease:
+            return story(state, lease)
     except ConnectorError as error:
-        logger.warning("sync %s: %s: %s", name, error.code, error.message)
+        logger.warning("sync %s: %s: %s", report.sync, error.code, error.message)
         return report.failed(error)
 
 
 def _story(
-    project: Project, sync: Sync, options: Options, state: State, lease: Lease, progress: Progress
+    project: Project, sync: Outbound, options: Options, state: State, lease: Lease, progress: Progress
 ) -> Story[Any, Any, Any]:
     match sync:
         case EventSync():

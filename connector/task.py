@@ -1,7 +1,7 @@
 """What a run is asked to do, and what the drafts of every kind of sync share."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,9 +10,9 @@ from typing import Generic, TypeVar
 import polars as pl
 
 from connector._model import exceeds
-from connector.config import EventSync, Project, Sync
-from connector.errors import UsageError, WarehouseError
-from connector.report import Report
+from connector.config import EventSync, ExportSync, Outbound, Project, Sync
+from connector.errors import ExportError, PendingError, UsageError, WarehouseError
+from connector.report import Ended, Report
 from connector.state import runs
 from connector.state.database import State
 
@@ -71,10 +71,7 @@ def check_options(sync: Sync, options: Options) -> None:
     Raises:
         UsageError: Names the option.
     """
-    asked = {"--window": options.window, "--retry-held": options.retry_held, "--discard-held": options.discard_held}
-    for name, value in asked.items():
-        if value and not isinstance(sync, EventSync):
-            raise UsageError(f"{name} is for event syncs, and '{sync.name}' is one of profiles", remedy="leave it out")
+    _require_known_options(sync, options)
     if options.retry_held and options.discard_held:
         raise UsageError("--retry-held and --discard-held exclude each other", remedy="give one of them")
     if options.discard_held and (options.window or options.keys or options.limit or options.resend):
@@ -86,7 +83,30 @@ def check_options(sync: Sync, options: Options) -> None:
         raise UsageError("--window and --full exclude each other", remedy="give one of them")
 
 
-def tolerance_notes(task: Task[Sync], report: Report, faulty: int) -> list[str]:
+def _require_known_options(sync: Sync, options: Options) -> None:
+    of_events = {"--window": options.window, "--retry-held": options.retry_held, "--discard-held": options.discard_held}
+    of_rows = {
+        "--resend": options.resend,
+        "--limit": options.limit,
+        "--key": options.keys,
+        "--allow-mass-change": options.allow_mass_change,
+    }
+    match sync:
+        case EventSync():
+            foreign: Mapping[str, object] = {}
+        case ExportSync(export="attributes"):
+            foreign = {**of_rows, **of_events}
+        case ExportSync():
+            foreign = {**of_rows, **of_events, "--window": None}
+        case _:
+            foreign = of_events
+    if given := next((name for name, value in foreign.items() if value), None):
+        kind = f"an export of {sync.export}" if isinstance(sync, ExportSync) else f"one of {sync.kind}"
+        allowed = "event syncs" if given in of_events else "syncs that send rows to Batch"
+        raise UsageError(f"{given} is for {allowed}, and '{sync.name}' is {kind}", remedy="leave it out")
+
+
+def tolerance_notes(task: Task[Outbound], report: Report, faulty: int) -> list[str]:
     """Why the run is not green although all that can be sent was sent; empty within the tolerance."""
     allowed = task.sync.tolerance.invalid
     if not exceeds(faulty, allowed, report.known):
@@ -98,11 +118,11 @@ def tolerance_notes(task: Task[Sync], report: Report, faulty: int) -> list[str]:
 
 @contextmanager
 def named(sync: Sync) -> Iterator[None]:
-    """A warehouse's errors do not know which sync met them."""
+    """A warehouse's errors, and those of exports, do not know which sync met them."""
     try:
         yield
-    except WarehouseError as error:
-        raise WarehouseError(f"sync '{sync.name}': {error.message}", remedy=error.remedy) from None
+    except (WarehouseError, ExportError, PendingError) as error:
+        raise type(error)(f"sync '{sync.name}': {error.message}", remedy=error.remedy) from None
 
 
 def told(batches: Iterator[pl.DataFrame], progress: Progress) -> Iterator[pl.DataFrame]:
@@ -113,6 +133,11 @@ def told(batches: Iterator[pl.DataFrame], progress: Progress) -> Iterator[pl.Dat
         progress("read", rows, None)
         yield batch
     progress("read", rows, rows)
+
+
+def tags(report: Ended) -> dict[str, str]:
+    """What a warehouse's history shows of what a run does there."""
+    return {"sync": report.sync, "run": report.run}
 
 
 def discard(state: State, run: str) -> None:

@@ -1,7 +1,12 @@
 """A whole small world for tests: a DuckDB warehouse, a project folder, the local Profile API, and an independent look at both."""
 
+import json
 import math
+import tempfile
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -9,30 +14,39 @@ from typing import Any
 
 import duckdb
 import httpx
+import pytest
+import sqlalchemy as sa
 
+from connector import pull
 from connector.config import load_project
 from connector.plan import Plan, plan_sync
-from connector.report import Report
+from connector.reconcile import Healing, reconcile_sync
+from connector.report import ExportReport, ReconcileReport, Report
 from connector.simulator import Simulator
 from connector.state import ledger, runs
-from connector.state.database import open_state
-from connector.sync import Options, run_sync
+from connector.state.database import EXPORTS, open_state
+from connector.sync import Options, Progress, run_sync
+from tests.simulation.crash import Steps
+from tests.simulation.machine import Clock, _calendar, machine
 
 PROJECT_KEY, REST_KEY = "project_test", "rest_test"
 
 FAST = (
-    "{update: {per_second: 1000000, burst: 1000000, per_call: 200}, mass_update: {per_second: 1000000, per_call: 1000}}"
+    "{update: {per_second: 1000000, burst: 1000000, per_call: 200}, mass_update: {per_second: 1000000, per_call: 1000}, "
+    "other: {per_second: 1000}}"
 )
 
 
 class World:
     """A project in a folder, with its warehouse and its local Profile API."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, clock: Clock | None = None, **settings: Any) -> None:
         self.folder = folder
         self.database = folder / "warehouse.duckdb"
-        self.api = Simulator({PROJECT_KEY: REST_KEY}, record=True)
-        self.api.configure(**({"update_rate": None, "mass_update_rate": None} | settings))
+        clocks = {"clock": clock.monotonic, "wall": clock.wall} if clock else {}
+        self.api = Simulator({PROJECT_KEY: REST_KEY}, record=True, **clocks)
+        self.api.configure(**({"update_rate": None, "mass_update_rate": None, "other_rate": None} | settings))
+        self.transport: httpx.AsyncBaseTransport | None = httpx.ASGITransport(app=self.api.app)
         (folder / "syncs").mkdir(parents=True)
         (folder / "project_key").write_text(PROJECT_KEY)
         (folder / "rest_key").write_text(REST_KEY)
@@ -65,8 +79,8 @@ delivery: {delivery}
             return connection.execute(statement, list(values)).fetchall()
 
     def run(self, name: str = "customers", **options: Any) -> Report:
-        transport = httpx.ASGITransport(app=self.api.app)
-        report = run_sync(load_project(self.folder), name, Options(**options), transport=transport)
+        report = run_sync(load_project(self.folder), name, Options(**options), transport=self.transport)
+        assert isinstance(report, Report)
         check_counts(report)
         return report
 
@@ -106,6 +120,41 @@ delivery: {delivery}
         """How often each event stands at the API, by its event_id."""
         return Counter(str(event["attributes"]["event_id"]) for event in self.api.events())
 
+    def export_sync(self, name: str = "profile_attributes", **keys: str) -> None:
+        """An export; of attributes into a table of its name unless told otherwise."""
+        lines = {"kind": "export", "export": "attributes", "table": f"batch.{name}"}
+        self.sync(name, **(lines | keys))
+        path = self.folder / "syncs" / f"{name}.yaml"
+        path.write_text(path.read_text().replace("source: {table: customers}\n", ""))
+
+    def pull(self, name: str = "profile_attributes", progress: Progress | None = None, **options: Any) -> ExportReport:
+        project = load_project(self.folder)
+        report = run_sync(project, name, Options(**options), progress=progress, transport=self.transport)
+        assert isinstance(report, ExportReport)
+        return report
+
+    def reconcile(self, name: str = "customers", progress: Progress | None = None, **healing: Any) -> ReconcileReport:
+        project = load_project(self.folder)
+        return reconcile_sync(project, name, Healing(**healing), progress=progress, transport=self.transport)
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """A table's rows in the order of their first columns; JSON is read."""
+        with duckdb.connect(str(self.database), read_only=True) as connection:
+            connection.execute("SET TimeZone='UTC'")
+            cursor = connection.execute(f"select * from {table} order by all")
+            names, types = zip(*((column[0], str(column[1])) for column in cursor.description), strict=True)
+            read = [json.loads if type_ == "JSON" else lambda value: value for type_ in types]
+            return [
+                {name: value if value is None else made(value) for name, made, value in zip(names, read, row, strict=True)}
+                for row in cursor.fetchall()
+            ]
+
+    def exports(self, name: str = "profile_attributes") -> list[dict[str, Any]]:
+        """What the state says of a sync's exports, the oldest first."""
+        query = sa.select(EXPORTS).where(EXPORTS.c.sync == name).order_by(EXPORTS.c.number)
+        with open_state(self.folder / ".connector", PROJECT_KEY) as state, state.read() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
     def held(self) -> dict[str, dict[str, object]]:
         """What the API holds: custom ID to attribute values, dates as text, types checked elsewhere."""
         return {
@@ -127,6 +176,54 @@ delivery: {delivery}
             }
             for row in rows
         }
+
+
+class Dying(httpx.AsyncBaseTransport):
+    """For its context the world's way to Batch, where a run may die before a request and before its answer is there."""
+
+    def __init__(self, world: World, steps: Steps) -> None:
+        self._world = world
+        self._steps = steps
+
+    def __enter__(self) -> None:
+        self._inner, self._world.transport = self._world.transport, self
+
+    def __exit__(self, *_error: object) -> None:
+        self._world.transport = self._inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """See httpx."""
+        assert self._inner
+        self._steps.step("request")
+        answer = await self._inner.handle_async_request(request)
+        self._steps.step("answer")
+        return answer
+
+
+@contextmanager
+def timeless(**settings: Any) -> Iterator[World]:
+    """A world whose time passes only where somebody waits; its exports are made at once unless told otherwise.
+
+    Its folder is in memory where there is such a place: what is tested here needs no disk.
+    """
+    memory = Path("/dev/shm")  # noqa: S108 - the folder in it is made for us alone
+    clock = Clock(datetime.now(UTC).replace(microsecond=250_000))
+    with (
+        tempfile.TemporaryDirectory(prefix="world-", dir=memory if memory.is_dir() else None) as folder,
+        machine(clock, 1),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        world = World(Path(folder) / "project", clock, **({"export_seconds": 0} | settings))
+        patch.setattr(pull, "datetime", _calendar(clock))
+        try:
+            yield world
+        finally:
+            world.api.close()
+
+
+def wait(seconds: float) -> None:
+    """Let time pass in a timeless world."""
+    time.sleep(seconds)
 
 
 def as_sent(value: object) -> object:

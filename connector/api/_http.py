@@ -70,22 +70,36 @@ class NoAnswerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An open client; `post` is its only verb so far."""
+    """An open client; the whole of an exchange ends within the timeout."""
 
     http: httpx.AsyncClient
     timeout: float
 
     async def post(self, path: str, content: bytes) -> Answer:
-        """POST a JSON body; the whole exchange ends within the timeout.
+        """POST a JSON body.
 
         Raises:
             NotSentError: No connection was made.
             NoAnswerError: No whole answer came: time-out, reset, cut off, or larger than ANSWER_BYTES_MAX.
         """
+        return await self._exchange("POST", path, content=content)
+
+    async def get(self, path: str, **params: str) -> Answer:
+        """GET with query parameters.
+
+        Raises:
+            NotSentError: No connection was made.
+            NoAnswerError: No whole answer came, as with `post`.
+        """
+        return await self._exchange("GET", path, params=params)
+
+    async def _exchange(
+        self, method: str, path: str, *, content: bytes | None = None, params: dict[str, str] | None = None
+    ) -> Answer:
         try:
             async with (
                 asyncio.timeout(self.timeout),
-                self.http.stream("POST", path, content=content) as response,
+                self.http.stream(method, path, content=content, params=params) as response,
             ):
                 return Answer(response.status_code, dict(response.headers), await _read(response))
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:

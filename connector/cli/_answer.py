@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from connector.errors import ConfigError, ConnectorError, Problem
-from connector.report import Report
+from connector.report import AnyReport, ExportReport, Report
 
 if TYPE_CHECKING:  # tables are for those who look at them
     from rich.console import Console
@@ -91,12 +91,19 @@ def located(problem: Problem) -> dict[str, Any]:
     return problem._asdict()
 
 
+def empty(call: Call) -> AnyReport:
+    """The report of a call that did nothing."""
+    if call.kind == "export":
+        return ExportReport(sync=call.sync, run="")
+    return Report(sync=call.sync, run="", kind=call.kind)
+
+
 def _refusal(call: Call, error: ConnectorError) -> dict[str, Any]:
     reason = {"code": error.code, "message": error.message, "remedy": error.remedy}
     match call.command:
         case "run" | "plan":
             extra: dict[str, Any] = {"by_attribute": {}, "calls": 0, "minutes": 0.0, "sample": [], "notes": []}
-            report = Report(sync=call.sync, run="", kind=call.kind).failed(error).to_dict()
+            report = empty(call).failed(error).to_dict()
             return {**report, "started": None, **(extra if call.command == "plan" else {})}
         case "validate" | "check":
             problems = error.problems if isinstance(error, ConfigError) else ()

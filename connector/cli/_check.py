@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from connector.api import profiles
 from connector.api._http import Access, connect
 from connector.cli._check_sources import Source, source
-from connector.config import Project, Sync
+from connector.config import ExportSync, Outbound, Project, Sync
 from connector.config._document import Document
 from connector.config._yaml import read_document
 from connector.errors import ApiError, ConfigError, ConnectorError, Problem, StateError
@@ -67,6 +67,10 @@ class _Tried:
 
     def sync(self, sync: Sync) -> None:
         """The warehouse's side of a sync; the first step that fails ends it."""
+        if isinstance(sync, ExportSync):
+            place = _Place(sync.name, ("table",))
+            self.step(f"{sync.name}: table", place, lambda: _table(self._project, sync))
+            return
         warehouse = self._project.warehouse(sync)
         opened = warehouse.open(self._project.root, memory=self._project.settings.memory // 2)
         try:
@@ -77,7 +81,7 @@ class _Tried:
             problem = _problem(self._project, _Place(None, ("warehouses", sync.warehouse)), error)
             self.steps.append(Step(f"{sync.name}: warehouse", str(error), problem, error.exit_status))
 
-    def _columns(self, sync: Sync, reader: Reader) -> None:
+    def _columns(self, sync: Outbound, reader: Reader) -> None:
         found: list[Source] = []
 
         def resolved() -> str:
@@ -87,6 +91,12 @@ class _Tried:
         if self.step(f"{sync.name}: columns", _Place(sync.name, ("source",)), resolved):
             what, key = ("events", "source") if sync.kind == "events" else ("keys", "key")
             self.step(f"{sync.name}: {what}", _Place(sync.name, (key,)), lambda: found[0].examined(reader))
+
+
+def _table(project: Project, sync: ExportSync) -> str:
+    with project.warehouse(sync).load_into(project.root) as loader:
+        made = loader.columns(sync.table) is not None
+    return f"'{sync.table}' in '{sync.warehouse}' " + ("is there" if made else "is made by the first run")
 
 
 def _state(project: Project) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from connector._model import exceeds
-from connector.config import EventSync, ProfileSync, Sync
+from connector.config import EventSync, Outbound, ProfileSync
 from connector.errors import WarehouseError
 from connector.event_draft import wanted
 from connector.event_mapping import ID, NAME, TIME, EventMapping, apply
@@ -38,7 +38,7 @@ class Source(Protocol):
         """
 
 
-def source(sync: Sync, columns: Sequence[Column]) -> Source:
+def source(sync: Outbound, columns: Sequence[Column]) -> Source:
     """The sync's source, which has these columns.
 
     Raises:
@@ -177,7 +177,7 @@ def _said(rows: int, parts: Sequence[tuple[int, str]]) -> str:
     return f"{rows} rows" + "".join(f", {count} {words}" for count, words in parts if count)
 
 
-def _require_few(sync: Sync, said: str, unusable: int, rows: int) -> None:
+def _require_few(sync: Outbound, said: str, unusable: int, rows: int) -> None:
     """Raise WarehouseError where more rows than the tolerance allows cannot be sent."""
     allowed = sync.tolerance.invalid
     if exceeds(unusable, allowed, rows):

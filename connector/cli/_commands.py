@@ -12,7 +12,7 @@ from connector.cli._answer import Answer, Call, give
 from connector.cli._moments import window as read_window
 from connector.errors import UsageError
 
-LATER = ("adopt", "compact", "erase", "explain", "init", "reconcile")
+LATER = ("adopt", "compact", "erase", "explain", "init")
 """Commands of the contract that a later version brings."""
 
 Body = Callable[..., Answer]
@@ -152,6 +152,20 @@ def run(call: Call, *, sync: str, dry_run: bool, **options: Any) -> Answer:  # n
     from connector.cli import _runs
 
     return _runs.plan(call, sync, options) if dry_run else _runs.run(call, sync, options)
+
+
+@commands.command()
+@click.argument("sync")
+@click.option("--heal", is_flag=True, help="Make due what Batch lost or holds otherwise: the next run mends it.")
+@click.option(
+    "--allow-mass-change", metavar="REASON", callback=_reason, help="Pass guard.max_changed this once, and say why."
+)
+@answers
+def reconcile(call: Call, *, sync: str, heal: bool, allow_mass_change: str | None) -> Answer:
+    """Compare what Batch holds, by its own export, with what was delivered."""
+    from connector.cli import _reconcile
+
+    return _reconcile.reconcile(call, sync, heal=heal, allow_mass_change=allow_mass_change)
 
 
 @commands.command()

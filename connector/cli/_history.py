@@ -15,7 +15,7 @@ from connector.cli._tables import table
 from connector.config import EventSync, Project, Sync
 from connector.event_commit import soonest
 from connector.event_planning import EXPIRED, HELD
-from connector.report import Report
+from connector.report import ExportReport, Report
 from connector.state import ledger, runs
 from connector.state.database import State, open_state
 
@@ -87,8 +87,9 @@ def _state(project: Project) -> Iterator[State | None]:
 
 def _whole(report: dict[str, Any]) -> dict[str, Any]:
     """A report with every count, also of a run that is open."""
-    whole = {**Report(sync=report["sync"], run=report["run"]).to_dict(), **report}
-    return {**whole, **{name: moment(whole[name]) for name in ("started", "finished", "closes")}}
+    made = ExportReport if report["kind"] == "export" else Report
+    whole = {**made(sync=report["sync"], run=report["run"]).to_dict(), **report}
+    return {**whole, **{name: moment(whole[name]) for name in ("started", "finished", "closes") if name in whole}}
 
 
 def _due(state: State | None, sync: Sync, report: Mapping[str, Any]) -> _Due:
@@ -141,11 +142,16 @@ def _entry(row: dict[str, Any]) -> dict[str, Any]:
 def _show_status(out: Console, reports: list[dict[str, Any]], due: Mapping[str, _Due]) -> None:
     events = any(one.undecided is not None for one in due.values())
     if reports:
+        pulled = any(report["kind"] == "export" for report in reports)
         counts = ("planned", "accepted", "rejected", *(("held",) if events else ()), "unsent")
+        counts += ("rows",) if pulled else ()
         rows = [
-            (_minute(report["started"]), report["sync"], report["outcome"], *(f"{report[name]:,}" for name in counts))
+            (
+                _minute(report["started"]), report["sync"], report["outcome"],
+                *(f"{report[name]:,}" if name in report else None for name in counts),
+            )
             for report in reports[:RUNS_SHOWN]
-        ]
+        ]  # fmt: skip
         heads = ("started (UTC)", "sync", "outcome", *counts)
         out.print(table(heads, rows, right=range(3, len(heads))))
     else:

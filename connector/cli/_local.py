@@ -28,6 +28,7 @@ from connector.simulator import Served, Simulator, run_forever
 _COLUMNS = {
     "profiles": ("read", "added", "changed", "unchanged", "withheld", "accepted", "requests"),
     "events": ("read", "already_sent", "planned", "accepted", "held", "requests"),
+    "export": ("rows", "files", "bytes", "requests", "export_id"),
 }
 """What the demo's tables show of a run, by the sync's kind."""
 
@@ -127,12 +128,11 @@ def _ready(call: Call, served: Served, source: str, home: Path | None) -> None:
 
 
 def _demo_json(done: story.Demo) -> dict[str, Any]:
-    times = ("started", "finished", "closes")
     return {
         "ok": not done.differing,
         "project": str(done.folder),
         "base_url": done.base_url,
-        "runs": [{**report, **{name: moment(report[name]) for name in times}} for report in done.reports],
+        "runs": [_timed(report) for report in done.reports],
         "plan": plan_json(done.plan) if done.plan else None,
         "profile": done.profile,
         "event": done.event,
@@ -140,8 +140,16 @@ def _demo_json(done: story.Demo) -> dict[str, Any]:
         "differing": done.profiles.differing,
         "events_compared": done.events.compared,
         "events_differing": done.events.differing,
+        "export": _timed(done.export),
+        "rows_compared": done.rows.compared,
+        "rows_differing": done.rows.differing,
         "made": [str(path) for path in done.made],
     }
+
+
+def _timed(report: dict[str, Any]) -> dict[str, Any]:
+    times = ("started", "finished", "closes")
+    return {**report, **{name: moment(report[name]) for name in times if name in report}}
 
 
 def _show_demo(out: Console, done: story.Demo) -> None:
@@ -154,17 +162,28 @@ def _show_demo(out: Console, done: story.Demo) -> None:
         ]
         out.print()
         out.print(table((sync, *columns), rows, right=range(1, len(columns) + 1)))
-    out.print("\nexports: not available yet")
+    columns = _COLUMNS["export"]
+    brought = [done.export["table"], *(_shown(done.export[column]) for column in columns)]
+    out.print()
+    out.print(table((story.EXPORT, *columns), [brought], right=range(1, len(columns))))
     if done.plan:
         changes = ", ".join(f"{name} {count}" for name, count in done.plan.by_attribute.items() if count)
         out.print(f"\nthe plan before the second run of customers: {done.plan.report.planned} rows; {changes}")
     _show_held(out, done)
-    for what, found in (("profiles", done.profiles), ("events", done.events)):
-        equal = f"the API holds what the warehouse says, in all {found.compared} {what}"
+    for holder, what, found in (
+        ("the API", "profiles", done.profiles),
+        ("the API", "events", done.events),
+        (done.export["table"], "rows", done.rows),
+    ):
+        equal = f"{holder} holds what the warehouse says, in all {found.compared} {what}"
         out.print(f"{found.differing} of {found.compared} {what} differ" if found.differing else equal)
     out.print("made:")
     for path in done.made:
         out.print(f"  {path}", soft_wrap=True)
+
+
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _show_held(out: Console, done: story.Demo) -> None:

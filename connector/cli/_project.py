@@ -8,7 +8,7 @@ from rich.text import Text
 from connector.cli._answer import Answer, Call, located, printable
 from connector.cli._check import Step, checked
 from connector.cli._folder import loaded
-from connector.config import Project
+from connector.config import ExportSync, Project, Sync
 
 
 def validate(call: Call) -> Answer:
@@ -35,8 +35,13 @@ def check(call: Call, sync: str | None) -> Answer:
 def _show_project(out: Console, project: Project) -> None:
     out.print(f"the YAML in {project.root} is right")
     for sync in project.syncs.values():
-        source = sync.source.table or sync.source.query_file or "a query"
-        out.print(f"  {sync.name}: {sync.kind} from {source} in {sync.warehouse}")
+        out.print(f"  {sync.name}: {_described(sync)} in {sync.warehouse}")
+
+
+def _described(sync: Sync) -> str:
+    if isinstance(sync, ExportSync):
+        return f"export of {sync.export} into {sync.table}"
+    return f"{sync.kind} from {sync.source.table or sync.source.query_file or 'a query'}"
 
 
 def _show_steps(out: Console, steps: list[Step]) -> None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from connector import errors
 from connector.cli import _tables
-from connector.cli._answer import INTERRUPTED, Answer, Call, console
+from connector.cli._answer import INTERRUPTED, Answer, Call, console, empty
 from connector.cli._folder import loaded
 from connector.cli._moments import moment
 from connector.config import Project
 from connector.errors import CancelledRunError, ConnectorError
 from connector.plan import Plan, plan_sync
-from connector.report import Report
+from connector.report import AnyReport, Ended, ExportReport
 from connector.sync import Options, Progress, run_sync
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ _STATUS_BY_CODE = {error.code: error.exit_status for error in ConnectorError.__s
 def run(call: Call, sync: str, options: Mapping[str, Any]) -> Answer:
     """Run the sync; a signal ends it as soon as the chunks in flight are settled."""
     project = _loaded(call, sync)
-    with _cancellable() as signals, _progress(call) as progress:
+    with cancellable() as signals, progress_bars(call) as progress:
         try:
-            report = run_sync(project, sync, Options(**options), progress=progress)
+            report: AnyReport = run_sync(project, sync, Options(**options), progress=progress)
         except CancelledRunError as error:  # it came before the run was under way
-            report = Report(sync=sync, run="", kind=call.kind).failed(error)
+            report = empty(call).failed(error)
     status = exit_status(report)
     if status == errors.CancelledRunError.exit_status and signals[:1] == [signal.SIGINT]:
         status = INTERRUPTED
@@ -41,19 +41,20 @@ def plan(call: Call, sync: str, options: Mapping[str, Any]) -> Answer:
     """Say what a run would do."""
     call.command = "plan"
     project = _loaded(call, sync)
-    with _progress(call) as progress:
+    with progress_bars(call) as progress:
         planned = plan_sync(project, sync, Options(**options), progress=progress)
     return Answer(plan_json(planned), lambda out: _tables.show_plan(out, planned), exit_status(planned.report))
 
 
-def exit_status(report: Report) -> int:
+def exit_status(report: Ended) -> int:
     """The exit status of a report: its outcome's, or that of the error that ended it."""
     return _STATUS_BY_CODE.get(report.error["code"], 1) if report.error else report.exit_status
 
 
-def report_json(report: Report) -> dict[str, Any]:
+def report_json(report: AnyReport) -> dict[str, Any]:
     """A report as `run --json` has it."""
-    return {**report.to_dict(), "started": moment(report.started), "closes": moment(report.closes)}
+    told = {**report.to_dict(), "started": moment(report.started)}
+    return told if isinstance(report, ExportReport) else {**told, "closes": moment(report.closes)}
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def _loaded(call: Call, sync: str) -> Project:
 
 
 @contextmanager
-def _cancellable() -> Iterator[list[int]]:
+def cancellable() -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM raise CancelledRunError, once: a second one must not tear the settling of chunks in flight."""
     caught: list[int] = []
 
@@ -95,7 +96,7 @@ def _cancellable() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _progress(call: Call) -> Iterator[Progress | None]:
+def progress_bars(call: Call) -> Iterator[Progress | None]:
     """Bars on stderr where a person sees them."""
     out = console(stderr=True)
     if call.json or not out.is_terminal:

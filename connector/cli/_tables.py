@@ -9,26 +9,35 @@ from rich.text import Text
 
 from connector.cli._answer import printable
 from connector.plan import Plan
-from connector.report import Report
+from connector.report import AnyReport, Ended, ExportReport
 
 _READ = (
     "read", "unchanged", "already_sent", "added", "changed", "retried", "removed", "invalid", "skipped", "withheld",
+    "opted_out",
 )  # fmt: skip
 _SETTLED = ("accepted", "rejected", "held", "expired", "unsent", "undecided")
 _CALLS = ("requests", "retries", "throttled", "bytes")
+
+_DELIVERED = (*_READ, "planned", *_SETTLED, *_CALLS)
+_PULLED = ("rows", "inserted", "duplicates", "quarantined", "mistyped", "files", "requests", "throttled", "bytes")
 
 _COLOURS = {"green": "green", "incomplete": "yellow", "guarded": "yellow", "busy": "yellow", "failed": "red"}
 
 KIB = 1024
 
 
-def show_report(out: Console, report: Report) -> None:
+def show_report(out: Console, report: AnyReport) -> None:
     """What a run did; counts of 0 are left out."""
-    names = [name for name in (*_READ, "planned", *_SETTLED, *_CALLS) if getattr(report, name)]
+    pulled = isinstance(report, ExportReport)
+    names = [name for name in (_PULLED if pulled else _DELIVERED) if getattr(report, name)]
     if names:
         rows = [(name, _count(name, getattr(report, name))) for name in names]
         out.print(table((f"{report.sync}", "rows"), rows, right=(1,)))
-    _verdict(out, report)
+    if isinstance(report, ExportReport) and report.export_id:
+        out.print(f"export {printable(report.export_id)} into {report.table}", soft_wrap=True)
+    verdict(out, report, report.seconds.total)
+    if not report.error and _kept_back(report):
+        out.print(f"  what stayed back, and why: connector rejects {report.sync}")
 
 
 def show_plan(out: Console, plan: Plan) -> None:
@@ -87,8 +96,9 @@ def _count(name: str, count: int) -> str:
     return size(count) if name == "bytes" else f"{count:,}"
 
 
-def _verdict(out: Console, report: Report) -> None:
-    out.print(Text.assemble("outcome: ", outcome_text(report.outcome), f" in {report.seconds.total:.1f} s"))
+def verdict(out: Console, report: Ended, seconds: float) -> None:
+    """How it ended, and why."""
+    out.print(Text.assemble("outcome: ", outcome_text(report.outcome), f" in {seconds:.1f} s"))
     message = report.error["message"] if report.error else None
     for reason in report.reasons:
         if reason != message:
@@ -96,5 +106,10 @@ def _verdict(out: Console, report: Report) -> None:
     if report.error:
         out.print(Text(f"error: {printable(report.error['message'])}"))
         out.print(Text(f"  {printable(report.error['remedy'])}"))
-    elif report.rejected or report.invalid or report.withheld or report.expired:
-        out.print(f"  what stayed back, and why: connector rejects {report.sync}")
+
+
+def _kept_back(report: AnyReport) -> bool:
+    """Whether `rejects` has something to show of the run."""
+    if isinstance(report, ExportReport):
+        return bool(report.quarantined)
+    return bool(report.rejected or report.invalid or report.withheld or report.expired)

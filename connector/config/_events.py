@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 
 from connector._model import MistakeError, Model, kind_of
 from connector.config._scalars import Text, attribute_name, attribute_pattern, short_form
-from connector.config._sync import SyncBase, check_types
+from connector.config._sync import OutboundBase, check_types
 from connector.config._wording import listing
 from connector.event_mapping import EVENT_ID, OCCURRED_AT, EventAttributeMapping
 from connector.nested import NATIVE_TYPES
@@ -83,7 +83,7 @@ EventAttributeOrColumn = Annotated[
 """An event attribute's mapping, or its column's name alone."""
 
 
-class EventSync(SyncBase):
+class EventSync(OutboundBase):
     """One sync: rows of a warehouse become events of profiles."""
 
     kind: Literal["events"] = Field(description="events: a row is an event of a profile")

@@ -7,15 +7,19 @@ from pydantic import ConfigDict, Field, model_validator
 
 from connector._model import MistakeError, Model
 from connector.config._events import EventSync
+from connector.config._exports import ExportSync
 from connector.config._profiles import ProfileSync
 from connector.config._wording import nearest
 
-Kind = Literal["profiles", "events"]
+Kind = Literal["profiles", "events", "export"]
 
-Sync: TypeAlias = ProfileSync | EventSync
+Outbound: TypeAlias = ProfileSync | EventSync
+"""A sync that sends rows to Batch."""
+
+Sync: TypeAlias = ProfileSync | EventSync | ExportSync
 """A sync of any kind."""
 
-SYNC_MODELS: Mapping[Kind, type[Sync]] = {"profiles": ProfileSync, "events": EventSync}
+SYNC_MODELS: Mapping[Kind, type[Sync]] = {"profiles": ProfileSync, "events": EventSync, "export": ExportSync}
 """What a file of each kind holds."""
 
 
@@ -24,7 +28,7 @@ class SyncKind(Model):
 
     model_config = ConfigDict(extra="ignore")
 
-    kind: Kind = Field(description="what the rows become: profiles or events")
+    kind: Kind = Field(description="what the sync is about: profiles, events or an export")
 
     @model_validator(mode="before")
     @classmethod

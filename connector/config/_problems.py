@@ -14,7 +14,6 @@ from pydantic_core import ErrorDetails
 from connector._model import KeyPath, MistakeError, Model, kind_of
 from connector.config._document import Document, Value, value_at
 from connector.config._events import EventSync
-from connector.config._kinds import SyncKind
 from connector.config._profiles import ProfileSync
 from connector.config._settings import ProjectSettings
 from connector.config._wording import dotted, listing, nearest, quoted, suggestion
@@ -24,17 +23,13 @@ _M = TypeVar("_M", bound=Model)
 
 _NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, ...]]] = {
     ProjectSettings: {"state": ("a mapping",)},
-    SyncKind: {"kind": ("export",)},
     ProfileSync: {
         "engine": ("warehouse",),
         "on_removed": ("erase",),
-        "reconcile": (),
-        "consent": (),
-        "respect_opt_out": (),
     },
     EventSync: {"engine": ("warehouse",)},
 }
-"""What the contract names and a later version brings: values of a key, or the key where none is given."""
+"""What the contract names and a later version brings: values of a key."""
 
 _SECRETIVE = ("batch", "alerts", "warehouses")
 """Sections whose unknown keys are not echoed: a secret may have slipped into the place of a name."""
@@ -162,8 +157,6 @@ def _not_yet(model: type[Model], refusal: _Refusal) -> str | None:
     for pattern, values in _NOT_YET.get(model, {}).items():
         if not _matches(pattern, refusal.path):
             continue
-        if not values:
-            return "not available yet; remove it"
         if refusal.got in values:
             return f"{quoted(str(refusal.got))} is not available yet; use {listing(refusal.choices)}"
         if kind_of(refusal.got) in values:

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from connector._model import Model, Share
+from connector.config._dagster import ScheduleOrCron
 from connector.config._scalars import AttributeName, PositiveDuration, Text, short_form
-from connector.config._sync import SyncBase, check_types
+from connector.config._sync import OutboundBase, check_types
 from connector.mapping import ATTRIBUTES_MAX, AttributeMapping
 from connector.rules import NATIVE_TYPES
 
@@ -26,7 +27,22 @@ class Guard(Model):
     min_rows: int = Field(default=1, ge=0, description="rows that a full read must find")
 
 
-class ProfileSync(SyncBase):
+class Reconcile(Model):
+    """When Batch's own word is held against what was delivered, and what is done about a drift."""
+
+    schedule: ScheduleOrCron | None = Field(default=None, description="when: a cron text of five fields")
+    heal: bool = Field(default=False, description="whether what Batch lost or holds otherwise is sent again")
+
+
+class Consent(Model):
+    """Who decides about consent to marketing."""
+
+    owner: Literal["batch", "warehouse"] = Field(
+        default="batch", description="batch: consent that differs is reported, and not healed"
+    )
+
+
+class ProfileSync(OutboundBase):
     """One sync: rows of a warehouse become attributes of profiles."""
 
     kind: Literal["profiles"] = Field(description="profiles: a row holds the attributes of a profile")
@@ -45,6 +61,13 @@ class ProfileSync(SyncBase):
         default="ignore", description="a row that left the source: ignore it, or clear every mapped attribute"
     )
     guard: Guard = Field(default=Guard(), description="limits that stop a mass change before its first request")
+    reconcile: Reconcile | None = Field(
+        default=None, description="compare what Batch holds with what was delivered, on a schedule"
+    )
+    consent: Consent = Field(default=Consent(), description="who decides about consent to marketing")
+    respect_opt_out: bool = Field(
+        default=False, description="do not subscribe again who has unsubscribed at Batch, by a loaded export"
+    )
     dedupe: Literal["reject", "error", "latest"] = Field(
         default="reject",
         description="a key found twice: reject its rows, send nothing, or take the latest by the cursor",

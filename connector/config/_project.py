@@ -7,8 +7,10 @@ from pathlib import Path
 import connector
 from connector.api._http import Access
 from connector.config._document import Document
+from connector.config._exports import ExportSync
 from connector.config._kinds import SYNC_MODELS, Sync, SyncKind
 from connector.config._problems import parsed
+from connector.config._profiles import ProfileSync
 from connector.config._settings import ProjectSettings
 from connector.config._wording import listing, quoted, suggestion
 from connector.config._yaml import read_document
@@ -114,12 +116,14 @@ def load_project(root: Path) -> Project:
     documents = _sync_documents(root)
     syncs: dict[str, Sync] = {}
     names: dict[str, str] = {}
+    claims: dict[str, str] = {}
     for document in documents:
         stem = Path(document.file).stem
         sync = _sync(document, root, stem)
         _check_warehouse(document, main)
         _check_name(document, names, sync.name if sync else document.at(("name",)) or stem)
-        if sync:
+        if sync and sync.name not in syncs:
+            _check_claims(document, claims, sync)
             syncs[sync.name] = sync
     problems = [problem for document in (main, *documents) for problem in document.problems]
     if problems or settings is None:
@@ -181,6 +185,27 @@ def _check_name(document: Document, names: dict[str, str], name: object) -> None
     if other != document.file:
         message = f"name: {other} already holds the sync {quoted(name)}; give one of them another name"
         document.refuse(document.place(("name",)), message)
+
+
+def _check_claims(document: Document, claims: dict[str, str], sync: Sync) -> None:
+    """No two files are one asset or one job in Dagster; `claims` says which file has which."""
+    for claim, key in _claims(sync).items():
+        other = claims.setdefault(claim, document.file)
+        if other != document.file:
+            said = f"{key}: this would be {claim} of Dagster, which {other} is already"
+            remedy = "give one of them another name" + " or table" * claim.startswith("the asset")
+            message = f"{said}; {remedy}"
+            document.refuse(document.place((key,)), message)
+
+
+def _claims(sync: Sync) -> dict[str, str]:
+    """What the sync is called in Dagster, and the key of its file that says so."""
+    if isinstance(sync, ExportSync):
+        return {f"the asset {'/'.join(sync.table.split('.')[-2:])}": "table", f"the job {sync.name}_job": "name"}
+    found = {f"the asset batch/{sync.name}": "name", f"the job {sync.name}_job": "name"}
+    if isinstance(sync, ProfileSync) and sync.reconcile:
+        found[f"the job {sync.name}_reconcile_job"] = "name"
+    return found
 
 
 def _check_warehouse(document: Document, main: Document) -> None:

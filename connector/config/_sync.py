@@ -1,4 +1,4 @@
-"""What sync files of every kind that sends rows to Batch have in common."""
+"""What sync files have in common: those of every kind, and those that send rows to Batch."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -21,11 +21,18 @@ class Tolerance(Model):
 
 
 class SyncBase(Model):
-    """Rows of a warehouse go to Batch."""
+    """What sync files of every kind have in common."""
 
     name: SyncName = Field(description="the sync's name; the file's name without .yaml by default")
-    kind: str = Field(description="what the rows become")
+    kind: str = Field(description="what the sync is about")
     warehouse: Text = Field(description="the name of a warehouse in connector.yaml")
+    schedule: ScheduleOrCron | None = Field(default=None, description="when it runs: a cron text of five fields")
+    dagster: DagsterSettings = Field(default=DagsterSettings(), description="how the asset looks in Dagster")
+
+
+class OutboundBase(SyncBase):
+    """Rows of a warehouse go to Batch."""
+
     source: Source = Field(description="the rows: {table: …}, {query: …} or {query_file: …}")
     key: Text = Field(default="custom_id", description="the column that holds the custom ID")
     cursor: CursorOrColumn | None = Field(default=None, description="the column that tells when a row last changed")
@@ -34,8 +41,6 @@ class SyncBase(Model):
         default="auto", description="auto: update up to 10,000 changes, mass_update above"
     )
     tolerance: Tolerance = Field(default=Tolerance(), description="shares above which a run is not green")
-    schedule: ScheduleOrCron | None = Field(default=None, description="when it runs: a cron text of five fields")
-    dagster: DagsterSettings = Field(default=DagsterSettings(), description="how the asset looks in Dagster")
 
 
 def check_types(attributes: Mapping[str, AttributeMapping | EventAttributeMapping], natives: Mapping[str, str]) -> None:

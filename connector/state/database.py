@@ -88,6 +88,19 @@ REJECTS = sa.Table(
     sa.Column("last_seen", sa.Float, nullable=False),
 )
 
+EXPORTS = sa.Table(
+    "exports",
+    _tables,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("sync", sa.Text, nullable=False, index=True),
+    sa.Column("state", sa.Text, nullable=False),  # intended → sent → requested → loaded | failed
+    sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("scope", sa.Text, nullable=False),
+    sa.Column("asked_at", sa.Float, nullable=False),
+    sa.Column("export_id", sa.Text),
+    sa.Column("files", sa.JSON),  # [[file id, SHA-256]] of files that are here whole, by their place
+)
+
 LEASES = sa.Table(
     "leases",
     _tables,

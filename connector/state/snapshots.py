@@ -71,9 +71,15 @@ class Snapshot:
         live = order[newest][~rows[DELETED].to_numpy()[order[newest]]]
         return Index(keys[live], rows[ROW_HASH].to_numpy()[live], live.astype(np.int64))
 
-    def rows(self, positions: npt.NDArray[np.int64], attributes: Iterable[str]) -> pl.DataFrame:
-        """`#key` and `h:` hashes of the rows at these places, in order; null at -1, NULL where a file lacks it."""
-        columns = [KEY, *(HASH + name for name in attributes)]
+    def rows(self, positions: npt.NDArray[np.int64], attributes: Iterable[str], *, at: bool = False) -> pl.DataFrame:
+        """`#key` and `h:` hashes of the rows at these places, in order; null at -1, NULL where a file lacks it.
+
+        Args:
+            positions: As the index has them, or -1.
+            attributes: Whose hashes.
+            at: Whether `#at` comes too.
+        """
+        columns = [KEY, *([AT] if at else []), *(HASH + name for name in attributes)]
         order = np.argsort(positions, kind="stable")
         wanted = positions[order]
         parts = [_blank(int(np.searchsorted(wanted, 0)), columns)]
@@ -251,5 +257,5 @@ def _take(path: Path, places: npt.NDArray[np.int64], columns: list[str]) -> pl.D
 
 
 def _blank(height: int, columns: list[str]) -> pl.DataFrame:
-    nothing = pl.repeat(None, height, dtype=pl.String), pl.repeat(NULL, height, dtype=pl.UInt64)
-    return pl.select(nothing[name.startswith(HASH)].alias(name) for name in columns)
+    empty = {KEY: pl.repeat(None, height, dtype=pl.String), AT: pl.repeat(None, height, dtype=pl.Int64)}
+    return pl.select(empty.get(name, pl.repeat(NULL, height, dtype=pl.UInt64)).alias(name) for name in columns)

@@ -11,9 +11,9 @@ import httpx
 import pytest
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-from assets.factory import build_sync_asset
+from assets.factory import build_sync_asset, build_sync_defs
+from assets.metadata import asset_key
 from assets.resources import Connector
-from assets.run_config import SyncRunConfig
 from connector.config import load_project
 from connector.simulator import Simulator
 
@@ -24,6 +24,8 @@ MAIN = """\
 batch:
   project_key: {env: ASSETS_TEST_PROJECT_KEY}
   rest_key: {env: ASSETS_TEST_REST_KEY}
+  base_url: http://127.0.0.1:1/2.11
+  limits: {other: {per_second: 1000}}
 delivery: {give_up_after: 60s}
 warehouses:
   local: {type: duckdb, path: warehouse.duckdb}
@@ -51,6 +53,24 @@ attributes: {$label: status, amount: amount_usd}
 """
 
 
+EXPORT = """\
+kind: export
+warehouse: local
+export: attributes
+table: batch.profile_attributes
+attributes: [$email_address, plan, points]
+"""
+
+MOVES = """\
+kind: export
+warehouse: local
+export: events
+table: batch.moves
+"""
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
 class House:
     """A project folder with a warehouse, a simulator, and Dagster's ephemeral instance."""
 
@@ -58,6 +78,7 @@ class House:
         self.root = root
         self.instance = instance
         self.simulator = Simulator({PROJECT_KEY: REST_KEY}, record=True)
+        self.simulator.configure(other_rate=None, export_seconds=0.0)
         self.write("connector.yaml", MAIN)
         self.write("syncs/customers.yaml", SYNC)
 
@@ -90,22 +111,41 @@ class House:
                 from range({days * a_day}) t(i)""",
         )
 
-    def run(self, sync: str = "customers", days: Sequence[str] = (), **config: Any) -> dg.ExecuteInProcessResult:
-        """Run the sync: without a partition, or with those from the first of `days` to the last."""
+    def run(
+        self, sync: str = "customers", days: Sequence[str] = (), beside: Sequence[Any] = (), **config: Any
+    ) -> dg.ExecuteInProcessResult:
+        """Run the sync: without a partition, or with those from the first of `days` to the last; and what is `beside`."""
         project = load_project(self.root)
+        asked = project.sync(sync)
         ends = (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
+        step = asset_key(asked).to_python_identifier()
         return dg.materialize(
-            [build_sync_asset(project, project.sync(sync))],
+            [build_sync_asset(project, asked), *beside],
             instance=self.instance,
-            resources={"connector": Connector(project, httpx.ASGITransport(self.simulator.app))},
-            run_config={
-                "ops": {f"batch__{sync}": {"config": SyncRunConfig(**config).model_dump(exclude_none=True)}},
-                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-            },
+            resources={"connector": self.connector},
+            run_config={"ops": {step: {"config": config}}, **QUIET},
             partition_key=days[0] if len(days) == 1 else None,
             tags=dict(zip(ends, (days[0], days[-1]), strict=True)) if len(days) > 1 else None,
             raise_on_error=False,
         )
+
+    def job(
+        self, name: str, selection: Sequence[dg.AssetKey] | None = None, **ops: dict[str, Any]
+    ) -> dg.ExecuteInProcessResult:
+        """Run a job of customers; `selection` of the job of all assets is what the UI's Materialize runs."""
+        project = load_project(self.root)
+        shared = dg.Definitions(resources={"connector": self.connector}, executor=dg.in_process_executor)
+        job = dg.Definitions.merge(build_sync_defs(project, project.sync("customers")), shared).resolve_job_def(name)
+        return job.execute_in_process(
+            run_config={"ops": {step: {"config": config} for step, config in ops.items()}, **QUIET},
+            instance=self.instance,
+            asset_selection=selection,
+            raise_on_error=False,
+        )
+
+    @property
+    def connector(self) -> Connector:
+        return Connector(load_project(self.root), httpx.ASGITransport(self.simulator.app))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """How the runs of a sync look in Dagster: metadata, checks, dry runs, and each way to end."""
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import fields
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from assets.factory import Milestones
+from assets.runs import Milestones
 from assets.materialize import main
 from assets.metadata import COUNTS
 from assets.run_config import SyncRunConfig
@@ -16,7 +17,7 @@ from connector.simulator import serve
 from connector.state.database import open_state
 from connector.state.lease import hold
 from connector.sync import Options
-from tests.assets.conftest import MAIN, PROJECT_KEY, REST_KEY, STEP, House, checks, failure, logged, metadata
+from tests.assets.conftest import EXPORT, MAIN, PROJECT_KEY, REST_KEY, STEP, House, checks, failure, logged, metadata
 
 ALL_GOOD = {"delivery": True, "rejected_share": True, "guard": True}
 
@@ -176,19 +177,38 @@ def test_no_key_value_or_secret_reaches_the_event_log(house: House) -> None:
 
 def test_progress_is_a_line_a_phase_and_no_more() -> None:
     """Thousands of calls within a few seconds give one line a phase."""
-    lines: list[str] = []
-
-    class Log:
-        def info(self, line: str) -> None:
-            lines.append(line)
-
-    milestones = Milestones(Log())  # type: ignore[arg-type]
+    lines, log = logged_lines()
+    milestones = Milestones(log)
     for rows in range(1, 1000):
         milestones("read", rows, None)
     milestones("diff", 0, None)
     for rows in range(1000):
         milestones("deliver", rows, 1000)
     assert lines == ["read: 1 rows", "diff", "deliver: 0 of 1,000 rows"]
+
+
+def test_progress_says_how_long_an_export_is_waited_for_and_counts_files() -> None:
+    """While nothing can be counted a line every few seconds says since when; downloads are files."""
+    lines, log = logged_lines()
+    clock = iter((100.0, 104.0, 105.5, 130.0, 131.0, 132.0))
+    milestones = Milestones(log, clock=lambda: next(clock))
+    for _ in range(4):
+        milestones("export running", 0, None)
+    milestones("download", 0, 3)
+    milestones("download", 3, 3)
+    assert lines == [
+        "export running", "export running, for 6 s", "export running, for 30 s", "download: 0 of 3 files", "download: 3 of 3 files",
+    ]  # fmt: skip
+
+
+def logged_lines() -> tuple[list[str], logging.Logger]:
+    """A logger, and its lines."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    log = logging.Logger("progress")
+    log.addHandler(handler)
+    return lines, log
 
 
 @pytest.mark.parametrize(
@@ -214,7 +234,7 @@ def test_the_module_ends_with_the_runs_exit_status(
     break_it(house)
     with serve(house.simulator) as served:
         if status != 2:
-            house.write("connector.yaml", MAIN.replace("delivery:", f"  base_url: {served.base_url}\ndelivery:"))
+            house.write("connector.yaml", MAIN.replace("http://127.0.0.1:1/2.11", served.base_url))
         monkeypatch.setenv("CONNECTOR_PROJECT", str(house.root))
         assert main(["customers"]) == status
     printed = capfd.readouterr()
@@ -231,3 +251,14 @@ def test_the_module_refuses_a_sync_that_there_is_not(
     monkeypatch.setenv("CONNECTOR_PROJECT", str(house.root))
     assert main(["custmers"]) == 2
     assert "custmers" in capfd.readouterr().err
+
+
+def test_the_module_refuses_a_dry_run_of_an_export(
+    house: House, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An export sends nothing, so that a dry run of it is a mistake in usage, and nothing is asked for."""
+    house.write("syncs/profile_attributes.yaml", EXPORT)
+    monkeypatch.setenv("CONNECTOR_PROJECT", str(house.root))
+    assert main(["profile_attributes", "--dry-run"]) == 2
+    assert "--dry-run has no meaning" in capfd.readouterr().err
+    assert not (house.root / ".connector").exists()

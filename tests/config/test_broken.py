@@ -55,15 +55,15 @@ BROKEN_SYNCS = {
     ),
     "misspelt kind": (
         "kind: ⟪profile\n",
-        "kind: must be profiles or events, got 'profile'; did you mean 'profiles'?",
+        "kind: must be profiles, events or export, got 'profile'; did you mean 'profiles'?",
     ),
     "misspelt other kind": ("kind: ⟪event\nwarehous: local\n", "got 'event'; did you mean 'events'?"),
     "no kind": (
         "⟪warehouse: local\nevent: order_placed\n",
-        "kind: missing; add it (what the rows become: profiles or events)",
+        "kind: missing; add it (what the sync is about: profiles, events or an export)",
     ),
     "misspelt key of the kind": ("Knd: ⟪events\nid: a\nwarehouse: local\n", "Knd: unknown key; did you mean 'kind'?"),
-    "kind as a list": ("⟪kind: [events]\n", "kind: must be profiles or events, got a list"),
+    "kind as a list": ("⟪kind: [events]\n", "kind: must be profiles, events or export, got a list"),
     "key of events": (sync("⟪late: hold\n"), "unknown key 'late'"),
     "number for text": (sync("key: ⟪5\n"), "key: must be text, got a number; put it in quotes"),
     "text for number": (sync("guard: {min_rows: ⟪'1'}\n"), "guard.min_rows: must be a whole number, got text"),
@@ -145,12 +145,8 @@ BROKEN_SYNCS = {
 }
 
 LATER = {
-    "kind export": ("kind: ⟪export\nexport: attributes\n", "'export' is not available yet; use profiles or events"),
     "engine": (sync("engine: ⟪warehouse\n"), "engine: 'warehouse' is not available yet; use local"),
     "erase": (sync("on_removed: ⟪erase\n"), "on_removed: 'erase' is not available yet; use ignore or clear"),
-    "reconcile": (sync("⟪reconcile: {heal: true}\n"), "reconcile: not available yet; remove it"),
-    "consent": (sync("⟪consent: {owner: batch}\n"), "consent: not available yet; remove it"),
-    "respect_opt_out": (sync("⟪respect_opt_out: false\n"), "respect_opt_out: not available yet; remove it"),
 }
 
 BROKEN_MAINS = {

@@ -11,7 +11,7 @@ from connector.errors import ConfigError
 from tests.config.conftest import Write
 
 SCHEMA = sync_schema()
-MODELS = {name: SCHEMA["$defs"][name] for name in ("ProfileSync", "EventSync")}
+MODELS = {name: SCHEMA["$defs"][name] for name in ("ProfileSync", "EventSync", "ExportSync")}
 
 SHARED = "warehouse: local\nsource: {table: a}\n"
 PROFILES = "kind: profiles\n" + SHARED
@@ -104,12 +104,14 @@ def test_schemas_describe_every_key_and_allow_no_other(schema: dict[str, Any]) -
 
 def test_one_document_holds_every_kind() -> None:
     """The kind is asked for first and decides which keys there are; `name` may always be left out."""
-    assert SCHEMA["properties"]["kind"]["enum"] == ["profiles", "events"]
+    assert SCHEMA["properties"]["kind"]["enum"] == ["profiles", "events", "export"]
     assert SCHEMA["discriminator"]["mapping"] == {
         "profiles": "#/$defs/ProfileSync",
         "events": "#/$defs/EventSync",
+        "export": "#/$defs/ExportSync",
     }
-    assert [each["required"] for each in MODELS.values()] == [["kind", "warehouse", "source"]] * 2
+    assert [MODELS[model]["required"] for model in ("ProfileSync", "EventSync")] == [["kind", "warehouse", "source"]] * 2
+    assert MODELS["ExportSync"]["required"] == ["kind", "warehouse", "export", "table"]
 
 
 @pytest.mark.parametrize(("model", "mapping"), [("ProfileSync", "AttributeMapping"), ("EventSync", "EventAttribute")])

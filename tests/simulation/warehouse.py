@@ -1,6 +1,6 @@
 """A warehouse in memory, read by the real DuckDB reader; its rows stay here as Python has them, for the oracles."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,6 +85,7 @@ class InMemory(WarehouseSettings):
         *,
         memory: int | None = None,  # noqa: ARG002
         spill: Path | None = None,  # noqa: ARG002
+        tags: Mapping[str, str] | None = None,  # noqa: ARG002
     ) -> Iterator[DuckDBReader]:
         """See `WarehouseSettings.open`."""
         reader = self._tables.open()

@@ -1,0 +1,383 @@
+"""One export, from asking for it to its files on this disk: resumable after any end, and asked for once."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from connector._model import is_loopback
+from connector.api import exports as api
+from connector.api import files as remote
+from connector.api._http import Access, Client, NoAnswerError, NotSentError, connect
+from connector.api.exports import Export, ExportFile
+from connector.config import ProjectSettings
+from connector.errors import ApiError, ExportError, PendingError
+from connector.export_requests import is_ours
+from connector.outcome import TOO_MANY, Answer, Verdict, classify
+from connector.state import exports, rate
+from connector.state.database import State, translated
+from connector.state.exports import Asked
+from connector.state.files import checksum
+from connector.state.lease import Lease
+from connector.task import Progress
+
+DEADLINE = 6 * 3600.0
+"""Seconds after which a run no longer waits for an export; the next one looks at it again."""
+
+POLL_FIRST, POLL_MAX, POLL_GROWTH = 0.5, 30.0, 1.6
+"""Seconds between two looks at an export."""
+
+FILE_BYTES_MAX = 1_000_000_000
+"""Documented are 100 MB a file."""
+
+ATTEMPTS = 5
+"""Downloads of a file in a row that bring nothing new before the run gives up."""
+
+_OTHER = "other"
+"""The rate of all endpoints but the two of updates: calls a second."""
+
+T = TypeVar("T")
+
+
+class File(NamedTuple):
+    """A file of an export, here and whole: its path, and the size that Batch says."""
+
+    path: Path
+    size: int
+
+
+class Brought(NamedTuple):
+    """An export with all its files."""
+
+    asked: Asked
+    files: tuple[File, ...]
+
+
+@dataclass(slots=True)
+class Calls:
+    """What went over the wire."""
+
+    requests: int = 0
+    throttled: int = 0
+    bytes: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: {"wait": 0.0, "download": 0.0})
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What it takes to bring an export: the state under a lease, the ways to Batch, and who is told."""
+
+    state: State
+    lease: Lease
+    settings: ProjectSettings
+    access: Access
+    transport: httpx.AsyncBaseTransport | None
+    progress: Progress
+    calls: Calls
+
+
+def bring(errand: Errand, asked: Asked) -> Brought:
+    """Ask for the export unless Batch has it, wait until it is made, and fetch its files.
+
+    Raises:
+        ApiError: Batch refuses the keys.
+        ExportError: The export failed, or is not whole: it is over.
+        PendingError: It is not made yet, or Batch does not answer: the next run goes on with it.
+        StateError: The disk is full, or the lease is lost.
+    """
+    return asyncio.run(_bring(errand, asked))
+
+
+async def _bring(errand: Errand, asked: Asked) -> Brought:
+    local = is_loopback(urlsplit(errand.access.base_url).hostname or "")
+    timeout = errand.settings.delivery.timeout.total_seconds()
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(
+            connect(errand.access, timeout=timeout, connections=1, transport=errand.transport)
+        )
+        store = await stack.enter_async_context(remote.reach(local=local, timeout=timeout, transport=errand.transport))
+        return await _Talk(errand, client, store).brought(asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """An errand with its connections open."""
+
+    errand: Errand
+    client: Client
+    store: remote.Store
+
+    async def brought(self, asked: Asked) -> Brought:
+        start = time.monotonic()
+        asked = asked if asked.export_id else await self._requested(asked)
+        export = await self._made(asked)
+        files = _whole(export)
+        self.errand.calls.seconds["wait"] = time.monotonic() - start
+        start = time.monotonic()
+        paths = []
+        for done, file in enumerate(files):
+            self.errand.progress("download", done, len(files))
+            asked, path = await self._downloaded(asked, file, str(done + 1))
+            paths.append(File(path, file.size))
+        self.errand.progress("download", len(files), len(files))
+        self.errand.calls.seconds["download"] = time.monotonic() - start
+        return Brought(asked, tuple(paths))
+
+    async def _requested(self, asked: Asked) -> Asked:
+        """The export with Batch's id: of the one that an earlier request made, else of a new request."""
+        while True:
+            if found := await self._adopted(asked):
+                return exports.update(self._state, self._lease, asked._replace(state="requested", export_id=found))
+            asked = exports.update(self._state, self._lease, asked._replace(state="sent", asked_at=time.time()))
+            if export_id := await self._created(asked.request):
+                return exports.update(self._state, self._lease, asked._replace(state="requested", export_id=export_id))
+
+    async def _adopted(self, asked: Asked) -> str | None:
+        """The id of an export that a request of unknown outcome made; looked for until it can no longer turn up."""
+        if asked.state != "sent":
+            return None
+        known = exports.ours(self._state)
+        until = asked.asked_at + 2 * self.errand.settings.delivery.timeout.total_seconds()
+        pause = POLL_FIRST
+        while True:
+            for export in await self._listed():
+                if is_ours(export, asked.request, asked.asked_at, known):
+                    return export.id
+            if time.time() >= until:
+                return None
+            await asyncio.sleep(min(pause, max(until - time.time(), 0.0)))
+            pause = min(pause * POLL_GROWTH, POLL_MAX)
+
+    async def _listed(self) -> list[Export]:
+        """Every export that Batch remembers; what order they come in is not documented."""
+        found: list[Export] = []
+        start: str | None = None
+        seen: set[str] = set()
+        while True:
+            page, start = await self._got(lambda: api.listing(self.client, start), api.OK, api.listed)  # noqa: B023 - called at once
+            found += page
+            if start is None or start in seen:
+                return found
+            seen.add(start)
+
+    async def _created(self, request: dict[str, Any]) -> str | None:
+        """Batch's id of a new export; None where it may have been made without our knowing.
+
+        Raises:
+            ExportError: Batch refuses the request.
+        """
+        patience = self._patience()
+        while True:
+            await self._turn()
+            try:
+                answer = await api.create(self.client, request)
+            except NotSentError as error:
+                await patience.spend(f"no connection: {error}")
+                continue
+            except NoAnswerError:
+                return None
+            if answer.status == api.ACCEPTED:
+                try:
+                    return api.created(answer)
+                except NoAnswerError:
+                    return None
+            if not await self._later(answer, patience):
+                return None
+
+    async def _later(self, answer: Answer, patience: "_Patience") -> bool:
+        """After a refusal for now, once it is over: True. False: what the request did is not known.
+
+        Raises:
+            ApiError: Batch refuses the keys.
+            ExportError: It refuses the request.
+        """
+        outcome = classify(answer, 0, now=datetime.now(UTC))
+        match outcome.verdict:
+            case Verdict.LATER:
+                self._hold(answer.status, outcome.retry_after)
+                await patience.spend(outcome.reason, outcome.retry_after)
+                return True
+            case Verdict.STOP:
+                raise ApiError(
+                    f"Batch refuses to export: {outcome.reason}",
+                    remedy="check batch.project_key, batch.rest_key and batch.base_url",
+                )
+            case Verdict.SPLIT:
+                raise ExportError(
+                    f"Batch refuses this export: {outcome.reason}",
+                    remedy="check the sync's attributes, identifiers, segment and window",
+                )
+            case _:
+                return False
+
+    async def _got(self, call: Callable[[], Awaitable[Answer]], expected: int, read: Callable[[Answer], T]) -> T:
+        """What a harmless call answers; asked again as long as it may help.
+
+        Raises:
+            ApiError: Batch refuses the keys.
+            ExportError: There is no such export or file.
+            PendingError: No usable answer for `delivery.give_up_after`.
+        """
+        patience = self._patience()
+        while True:
+            await self._turn()
+            try:
+                answer = await call()
+                if answer.status == expected:
+                    return read(answer)
+            except (NotSentError, NoAnswerError) as error:
+                await patience.spend(f"no usable answer: {error}")
+                continue
+            if answer.status == httpx.codes.NOT_FOUND:
+                raise ExportError("Batch no longer has this export")
+            if not await self._later(answer, patience):
+                await patience.spend(f"answer {answer.status}")
+
+    async def _made(self, asked: Asked) -> Export:
+        """The export, once it is made.
+
+        Raises:
+            ExportError: Batch could not make it.
+            PendingError: It is not made within DEADLINE of the request.
+        """
+        export_id, pause = asked.export_id or "", POLL_FIRST
+        while True:
+            export = await self._got(lambda: api.view(self.client, export_id), api.OK, api.viewed)
+            self.errand.progress(f"export {export.status.lower()[:20]}", 0, None)
+            if export.status == "SUCCESS":
+                return export
+            if export.status == "ERROR":
+                raise ExportError(f"Batch could not make the export {export_id}", remedy="run again: it is asked anew")
+            if time.time() > asked.asked_at + DEADLINE:
+                hours = f"{(time.time() - asked.asked_at) / 3600:.1f} hours"
+                raise PendingError(
+                    f"the export {export_id} is still {export.status} after {hours}",
+                    remedy="the next run looks again; to ask for a new one instead: --full",
+                )
+            self._keep_lease()
+            await asyncio.sleep(pause)
+            pause = min(pause * POLL_GROWTH, POLL_MAX)
+
+    async def _downloaded(self, asked: Asked, file: ExportFile, place: str) -> tuple[Asked, Path]:
+        """A file, here and as Batch keeps it; one that is here already is not fetched again."""
+        folder = asked.folder(self._state)
+        with translated(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / place
+        before = (asked.files or {}).get(place)
+        if before and before[0] == file.id and path.exists() and checksum(path) == before[1]:
+            return asked, path
+        await self._fetched(file, path)
+        with translated(folder):
+            mine = [file.id, checksum(path)]
+        self.errand.calls.bytes += path.stat().st_size
+        return exports.update(
+            self._state, self._lease, asked._replace(files={**(asked.files or {}), place: mine})
+        ), path
+
+    async def _fetched(self, file: ExportFile, path: Path) -> None:
+        if file.size > FILE_BYTES_MAX:
+            raise ExportError(f"a file of the export has {file.size:,} bytes, at most {FILE_BYTES_MAX:,} are read")
+        piece, idle = remote.Piece(), 0
+        while True:
+            url = await self._got(lambda: api.link(self.client, file.id), api.REDIRECT, _location)
+            before = piece
+            try:
+                with translated(path.parent):
+                    piece, whole = await remote.fetch(self.store, url, path, piece, file.size)
+                if whole:
+                    return
+                why = "the connection ended early"
+            except remote.ExpiredError:
+                why = "its link was no longer good"
+            except NoAnswerError as error:
+                why = f"no usable answer: {error}"
+            idle = idle + 1 if piece.size <= before.size else 0
+            if idle == ATTEMPTS:
+                raise PendingError(
+                    f"a file of the export could not be fetched in {ATTEMPTS} attempts: {why}",
+                    remedy="the next run goes on with this export",
+                )
+            self._keep_lease()
+            await asyncio.sleep(min(POLL_FIRST * 2**idle, POLL_MAX))
+
+    async def _turn(self) -> None:
+        """Wait for the rate that all processes on this state share."""
+        per_second = self.errand.settings.batch.limits.other.per_second
+        burst = rate.burst(0, per_second, 1)
+        wait = rate.reserve(self._state, _OTHER, 1, per_second=per_second, burst=burst)
+        self.errand.calls.requests += 1
+        await asyncio.sleep(max(wait, 0.0))
+
+    def _hold(self, status: int, seconds: float | None) -> None:
+        refused = status == TOO_MANY
+        self.errand.calls.throttled += refused
+        rate.hold(self._state, _OTHER, seconds or 0.0, refused=refused)
+
+    def _keep_lease(self) -> None:
+        with self._state.write() as connection:
+            self._lease.check(connection)
+
+    def _patience(self) -> "_Patience":
+        return _Patience(time.monotonic() + self.errand.settings.delivery.give_up_after.total_seconds())
+
+    @property
+    def _state(self) -> State:
+        return self.errand.state
+
+    @property
+    def _lease(self) -> Lease:
+        return self.errand.lease
+
+
+@dataclass(slots=True)
+class _Patience:
+    """Pauses that grow, until one too many."""
+
+    until: float
+    pause: float = POLL_FIRST
+
+    async def spend(self, why: str, seconds: float | None = None) -> None:
+        """Wait.
+
+        Raises:
+            PendingError: The outage lasts too long.
+        """
+        pause = self.pause if seconds is None else seconds
+        if time.monotonic() + pause > self.until:
+            raise PendingError(
+                f"Batch did not answer for delivery.give_up_after; the last time: {why}",
+                remedy="the next run goes on with this export",
+            )
+        await asyncio.sleep(pause)
+        self.pause = min(self.pause * 2, POLL_MAX)
+
+
+def _location(answer: Answer) -> str:
+    url = answer.headers.get("location", "")
+    if not url:
+        raise NoAnswerError("a redirect that leads nowhere")
+    return url
+
+
+def _whole(export: Export) -> list[ExportFile]:
+    """The export's files in order, each once.
+
+    Raises:
+        ExportError: A part is missing, or there twice.
+    """
+    files = sorted(dict.fromkeys(export.files), key=lambda file: file.part)
+    parts = [file.part for file in files]
+    if parts != list(range(1, len(files) + 1)) or len({file.id for file in files}) != len(files):
+        raise ExportError(
+            f"the export {export.id} names the parts {', '.join(map(str, parts[:20]))}: one is missing, or there twice",
+            remedy="nothing was loaded; run again: a new export is asked for",
+        )
+    return files
