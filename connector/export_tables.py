@@ -15,10 +15,10 @@ from connector.rules import AttributeType
 ExportKind = Literal["attributes", "events", "reachability"]
 
 ColumnType = Literal["text", "integer", "float", "boolean", "timestamp", "json"]
-"""What a column of an export's table can be, on every warehouse."""
+"""What a column of an export's table can be, on every warehouse: integers of 64 bits, times in microseconds and UTC."""
 
 POSITION = "_position"
-"""Int64: which line of the export it was, ascending through all its files."""
+"""Column of the files for the warehouse, Int64: ascends through all rows of an export; the table does not have it."""
 
 LINE = "raw"
 """The whole line, as JSON text."""
@@ -31,6 +31,7 @@ class TargetColumn(NamedTuple):
     """A column of an export's table."""
 
     name: str
+    """Of the form [a-z][a-z0-9_]{0,60}; where a warehouse folds names, it folds as if unquoted."""
     type: ColumnType
 
 
@@ -152,7 +153,7 @@ def typed(text: pl.Expr, type_: ColumnType) -> pl.Expr:
     """A value from its text in a line; null where it is none, or is not of that type.
 
     Args:
-        text: JSON text of an array or object (for a column of JSON: of anything), the characters of a text, the digits of a number, true or false.
+        text: JSON text of an array or object, the characters of a text, the digits of a number, true or false.
         type_: The column's. A timestamp is RFC 3339 (UTC where it names no zone), or milliseconds since 1970.
     """
     match type_:

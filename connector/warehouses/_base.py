@@ -12,16 +12,11 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from connector._model import Model
+from connector.export_tables import POSITION, ColumnType, TargetColumn
 from connector.mapping import Column
 
 RECORD_BATCH_ROWS = 50_000
 """Rows of one record batch: large enough to be columnar, small enough to bound memory."""
-
-POSITION = "_position"
-"""Name of the files' column, Int64, that ascends through all rows of a load; the table does not have it."""
-
-ColumnType = Literal["text", "integer", "float", "boolean", "timestamp", "json"]
-"""Types of loaded columns: 64-bit integers, timestamps in microseconds and UTC."""
 
 _MINUTE = timedelta(minutes=1)
 
@@ -100,14 +95,6 @@ class Reader(Protocol):
         Raises:
             WarehouseError: The read failed; what was yielded until then must not be taken as complete.
         """
-
-
-class TargetColumn(NamedTuple):
-    """A column of a loaded table."""
-
-    name: str
-    """Of the form [a-z][a-z0-9_]{0,60}; where a warehouse folds names, it folds as if unquoted."""
-    type: ColumnType
 
 
 class Load(NamedTuple):

@@ -1,6 +1,5 @@
 """Exports in Dagster: an asset whose key is its table, what a run of it shows, and each way to end."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -129,18 +128,20 @@ def test_full_asks_anew_and_other_options_are_refused_before_anything_runs(way_b
     assert ExportRunConfig().options(window) == Options(window=window)
     assert way_back.run("profile_attributes", full=True).success
     for option in ({"dry_run": True}, {"limit": 3}, {"keys": ["c1"]}):
-        with pytest.raises(dg.DagsterInvalidConfigError, match=f'unexpected config entry "{next(iter(option))}"') as said:
+        with pytest.raises(
+            dg.DagsterInvalidConfigError, match=f'unexpected config entry "{next(iter(option))}"'
+        ) as said:
             way_back.run("profile_attributes", **option)
         assert "full?" in str(said.value)
     assert len(way_back.simulator.exports()) == 1
 
 
 @pytest.fixture
-def impatient(way_back: House) -> Iterator[House]:
+def impatient(way_back: House) -> House:
     """The same, whose runs give up at once where Batch does not answer."""
     path = way_back.root / "connector.yaml"
     path.write_text(path.read_text().replace("give_up_after: 60s", "give_up_after: 100ms"))
-    yield way_back
+    return way_back
 
 
 def test_an_export_that_is_not_made_yet_materializes_nothing_and_is_gone_on_with(impatient: House) -> None:

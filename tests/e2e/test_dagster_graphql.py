@@ -1,4 +1,4 @@
-"""`dagster dev` on a small project, driven as its UI drives it: materialize, dry run, cancel and resume, backfill."""
+"""`dagster dev` on a small project, driven as its UI drives it: runs, dry runs, checks, cancel and resume, backfill."""
 
 import json
 import os
@@ -35,6 +35,7 @@ batch:
   base_url: {base_url}
   limits:
     update: {{per_second: 100000, burst: 100000, per_call: {per_call}}}
+    other: {{per_second: 1000}}
 delivery: {{in_flight: 4}}
 warehouses:
   local: {{type: duckdb, path: warehouse.duckdb}}
@@ -60,6 +61,22 @@ partitions: {{daily: {first}}}
 schedule: "*/15 * * * *"
 """
 
+EXPORT = """\
+kind: export
+warehouse: local
+export: attributes
+table: batch.profile_attributes
+attributes: [plan, points]
+"""
+
+MOVES = """\
+kind: export
+warehouse: local
+export: events
+table: batch.moves
+partitions: {{daily: {first}}}
+"""
+
 LAUNCH = """mutation($p: ExecutionParams!) { launchPipelineExecution(executionParams: $p) { __typename
   ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
   ... on RunConfigValidationInvalid { errors { message } } } }"""
@@ -74,7 +91,8 @@ LOG = """query($id: ID!) { logsForRun(runId: $id, limit: 1000) { ... on EventCon
   ... on MaterializationEvent { partition metadataEntries { label
     ... on IntMetadataEntry { intValue } ... on FloatMetadataEntry { floatValue } ... on TextMetadataEntry { text }
     ... on BoolMetadataEntry { boolValue } } }
-  ... on AssetCheckEvaluationEvent { evaluation { checkName success } } } } } }"""
+  ... on AssetCheckEvaluationEvent { evaluation { checkName success
+    metadataEntries { label ... on BoolMetadataEntry { boolValue } ... on IntMetadataEntry { intValue } } } } } } } }"""
 
 
 class Dev:
@@ -91,15 +109,30 @@ class Dev:
         return result
 
     def launch(self, sync: str, job: str = "__ASSET_JOB", **config: Any) -> str:
+        """As Materialize does it: the asset, and no word on checks."""
+        ops = {f"batch__{sync}": {"config": config}} if config else {}
+        return self._launch(job, [{"path": ["batch", sync]}], None, ops)
+
+    def check(self, sync: str, check: str) -> str:
+        """As Execute on the asset's Checks tab does it: the check alone."""
+        return self._launch("__ASSET_JOB", [], [{"assetKey": {"path": ["batch", sync]}, "name": check}], {})
+
+    def scheduled(self, job: str) -> str:
+        """As a schedule or the job's own page does it: everything that the job selects."""
+        return self._launch(job, None, None, {})
+
+    def _launch(
+        self, job: str, assets: list[dict[str, Any]] | None, checks: list[dict[str, Any]] | None, ops: dict[str, Any]
+    ) -> str:
         params = {
             "selector": {
                 "repositoryName": "__repository__",
                 "repositoryLocationName": "batch_connector",
                 "jobName": job,
-                "assetSelection": [{"path": ["batch", sync]}],
-                "assetCheckSelection": None,
+                "assetSelection": assets,
+                "assetCheckSelection": checks,
             },
-            "runConfigData": {"ops": {f"batch__{sync}": {"config": config}}},
+            "runConfigData": {"ops": ops},
             "mode": "default",
         }
         result = self.query(LAUNCH, p=params)
@@ -140,6 +173,18 @@ class Dev:
             for event in self.events(run, "MaterializationEvent")
         }
 
+    def verdicts(self, run: str) -> dict[str, tuple[bool, dict[str, Any]]]:
+        """Whether each check passed, and its numbers and flags."""
+        found = {}
+        for event in self.events(run, "AssetCheckEvaluationEvent"):
+            said = event["evaluation"]
+            entries = {entry.pop("label"): next(iter(entry.values()), None) for entry in said["metadataEntries"]}
+            found[said["checkName"]] = (said["success"], entries)
+        return found
+
+    def messages(self, run: str) -> str:
+        return "\n".join(event.get("message", "") for event in self.query(LOG, id=run)["events"])
+
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
@@ -161,11 +206,14 @@ def make_project(root: Path, base_url: str) -> None:
     with duckdb.connect(str(root / "warehouse.duckdb")) as connection:
         connection.execute("create schema marts")
         for name, rows in {"customers": 50, "slow": SLOW_ROWS}.items():
-            (root / "syncs" / f"{name}.yaml").write_text(SYNC.format(name=name))
+            reconcile = "reconcile: {heal: true}\n" if name == "customers" else ""
+            (root / "syncs" / f"{name}.yaml").write_text(SYNC.format(name=name) + reconcile)
             connection.execute(
                 f"""create table marts.{name} as
                     select '{name}' || i as custom_id, 'gold' as plan_name, i as points from range({rows}) t(i)"""
             )
+        (root / "syncs" / "profile_attributes.yaml").write_text(EXPORT)
+        (root / "syncs" / "moves.yaml").write_text(MOVES.format(first=FIRST_DAY))
         for name in ("orders", "refunds"):
             (root / "syncs" / f"{name}.yaml").write_text(EVENTS.format(name=name, first=FIRST_DAY))
             connection.execute(
@@ -185,7 +233,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     example = ROOT / "assets" / "project" / "dagster.yaml.example"
     (folder / "home" / "dagster.yaml").write_text(example.read_text())
     port = free_port()
-    simulator = Simulator({PROJECT_KEY: REST_KEY}, settings=Settings(update_rate=None), record=True)
+    simulator = Simulator({PROJECT_KEY: REST_KEY}, settings=Settings(update_rate=None, other_rate=None), record=True)
     with serve(simulator) as served:
         make_project(folder / "project", served.base_url)
         environment = {
@@ -244,10 +292,7 @@ def test_a_dry_run_observes_and_a_run_materializes_with_metadata_and_checks(dev:
     (found,) = dev.materializations(run).values()
     assert found.keys() >= set(COUNTS)
     assert (found["accepted"], found["rejected"], found["dagster/row_count"], found["outcome"]) == (50, 0, 50, "green")
-    checks = {
-        event["evaluation"]["checkName"]: event["evaluation"]["success"]
-        for event in dev.events(run, "AssetCheckEvaluationEvent")
-    }
+    checks = {name: passed for name, (passed, _) in dev.verdicts(run).items()}
     assert checks == {"delivery": True, "rejected_share": True, "guard": True}
     assert len(dev.simulator.profiles()) == 50
 
@@ -314,3 +359,74 @@ def test_held_events_are_sent_once_the_run_config_says_so(dev: Dev) -> None:
     assert (after["accepted"], after["undecided"], after["already_sent"]) == (before["held"], 0, before["accepted"])
     ids = [event["attributes"]["event_id"] for event in dev.simulator.events()]
     assert len(ids) == len(set(ids)) == ORDERS
+
+
+def test_an_export_that_is_cancelled_is_gone_on_with_by_the_next_run(dev: Dev) -> None:
+    """Terminate while Batch still makes it: CANCELED, no table, and a fresh run lands the one export there is."""
+    dev.simulator.reset()
+    for number in range(5):
+        dev.simulator.alter(f"c{number}", {"plan": "gold", "points": number})
+    dev.simulator.inject({"endpoint": "export", "becomes": "stuck"})
+    run = dev.launch("profile_attributes")
+    until(lambda: "export running" in dev.messages(run), "the export to be running")
+    asked = time.time()
+    assert dev.query(TERMINATE, id=run)["__typename"] == "TerminateRunSuccess"
+    assert dev.finished(run) == "CANCELED"
+    assert dev.run(run)["endTime"] - asked < 2
+    assert not dev.events(run, "MaterializationEvent")
+
+    dev.simulator.clear_faults()
+    rest = dev.launch("profile_attributes")
+    assert dev.finished(rest) == "SUCCESS"
+    (export,) = dev.simulator.exports()
+    (found,) = dev.materializations(rest).values()
+    assert (found["rows"], found["files"], found["dagster/row_count"]) == (5, 1, 5)
+    assert (found["export_id"], found["bytes"]) == (export["id"], export["files"][0]["size"])
+    assert dev.verdicts(rest)["complete"][0]
+
+
+def test_what_a_sync_alone_understands_is_refused_of_an_export(dev: Dev) -> None:
+    """A dry run of an export is refused in the Launchpad, which names what there is."""
+    with pytest.raises(AssertionError, match=r'"dry_run" at path .*full\?'):
+        dev.launch("profile_attributes", dry_run=True)
+
+
+def test_a_backfill_of_an_export_of_events_is_one_run_of_one_export(dev: Dev) -> None:
+    """Ten days of events come in one window, and each day is materialized."""
+    dev.simulator.reset()
+    days = [(FIRST_DAY + timedelta(days=day)).isoformat() for day in range(10)]
+    (backfilled,) = dev.backfill("moves", days)
+    assert dev.finished(backfilled) == "SUCCESS"
+    found = dev.materializations(backfilled)
+    assert sorted(str(day) for day in found) == days
+    assert {(entry["since"][:10], entry["window_total"]) for entry in found.values()} == {(days[0], True)}
+    assert len(dev.simulator.exports()) == 1
+
+
+def test_drift_is_compared_when_it_is_asked_for_and_never_by_a_materialization(dev: Dev) -> None:
+    """The Checks tab and the job compare; Materialize repeats the verdict, and asks Batch for nothing."""
+    dev.simulator.reset()
+    assert dev.finished(dev.launch("customers", resend=True)) == "SUCCESS"
+    assert not dev.simulator.exports()
+    for number in range(3):
+        dev.simulator.alter(f"customers{number}", {"plan": "iron"})
+    compared = dev.check("customers", "drift")
+    assert dev.finished(compared) == "SUCCESS"
+    passed, found = dev.verdicts(compared)["drift"]
+    assert (passed, found["checked"], found["differing"], found["missing"], found["healed"]) == (True, 50, 3, 0, 3)
+    assert not dev.events(compared, "MaterializationEvent")
+
+    mended = dev.launch("customers")
+    assert dev.finished(mended) == "SUCCESS"
+    verdicts = dev.verdicts(mended)
+    assert verdicts.keys() == {"delivery", "rejected_share", "guard", "drift"}
+    assert verdicts["drift"] == (True, {**found, "repeated": True})
+    assert len(dev.simulator.exports()) == 1
+
+    again = dev.scheduled("customers_reconcile_job")
+    assert dev.finished(again) == "SUCCESS"
+    assert [dev.verdicts(again)["drift"][1][name] for name in ("checked", "differing", "healed")] == [50, 0, 0]
+    alone = dev.scheduled("customers_job")
+    assert dev.finished(alone) == "SUCCESS"
+    assert dev.verdicts(alone).keys() == {"delivery", "rejected_share", "guard"}
+    assert len(dev.simulator.exports()) == 2
