@@ -14,8 +14,11 @@ from connector.rules import AttributeType
 
 ExportKind = Literal["attributes", "events", "reachability"]
 
-ColumnType = Literal["text", "integer", "float", "boolean", "timestamp", "json"]
-"""What a column of an export's table can be, on every warehouse: integers of 64 bits, times in microseconds and UTC."""
+ColumnType = Literal["text", "integer", "float", "boolean", "timestamp", "json", "other"]
+"""What a column can be, on every warehouse: integers of 64 bits, times in microseconds and UTC.
+
+`other` is what no export writes: a column that somebody added to the table.
+"""
 
 POSITION = "_position"
 """Column of the files for the warehouse, Int64: ascends through all rows of an export; the table does not have it."""
@@ -178,7 +181,7 @@ def dtype(type_: ColumnType) -> pl.DataType:
 def _timestamp(text: pl.Expr) -> pl.Expr:
     milliseconds = pl.when(text.str.contains(_EPOCH_MS)).then(text).cast(pl.Int64, strict=False)
     whole = text.str.replace(r"[zZ]$", "+00:00").str.replace(" ", "T", literal=True)
-    naive = [text.str.to_datetime(form, time_unit="us", strict=False) for form in ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d")]
+    naive = [whole.str.to_datetime(form, time_unit="us", strict=False) for form in ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d")]
     parsed = pl.coalesce(
         whole.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", time_zone="UTC", strict=False),
         *(form.dt.replace_time_zone("UTC") for form in naive),

@@ -255,7 +255,8 @@ def attribute_types(project: Project, state: State, names: Sequence[str]) -> dic
 
 def _kept(extract: Extract, there: Mapping[str, ColumnType]) -> Extract:
     column = extract.column
-    return extract._replace(column=column._replace(type=there.get(column.name, column.type)))
+    type_ = there.get(column.name, "other")
+    return extract if type_ == "other" else extract._replace(column=column._replace(type=type_))
 
 
 def _terms(sync: ExportSync, columns: Sequence[Extract], export_id: str) -> Terms:

@@ -132,7 +132,7 @@ class Loader(Protocol):
         """The table's columns; None where there is no such table.
 
         Raises:
-            WarehouseError: A column is of a type that no load writes, or the table cannot be looked at.
+            WarehouseError: The table cannot be looked at.
         """
 
     def load(self, load: Load) -> Loaded:

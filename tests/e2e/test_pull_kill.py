@@ -38,7 +38,7 @@ def told(world: World, kind: str) -> None:
 def test_killed_at_every_step(kind: str, deaths: Sequence[Death]) -> None:
     """G13: wherever a run dies, the next one leaves each line of one export in the table once, and asks for no second."""
     last = None
-    with timeless(part_lines=4) as world, (steps := Steps(world.folder / ".connector")).watched():
+    with timeless() as world, (steps := Steps(world.folder / ".connector")).watched():
         told(world, kind)
         for death in deaths:
             asked, last = world.api.stats["exports_created"], death
