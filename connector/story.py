@@ -213,7 +213,8 @@ class Story(ABC, Generic[S, Kept, D]):
         try:
             report = self.close(kept, drafted, report, ended, reasons)
         except StateError as error:
-            return report.failed(ended or error)
+            logger.warning("run %s: %s", report.run, error.message)
+            return report.failed(error if ended is None or isinstance(ended, CancelledRunError) else ended)
         logger.info("run %s: %s, %d of %d accepted", report.run, report.outcome, report.accepted, report.planned)
         return report
 
