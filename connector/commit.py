@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from connector._steps import step
 from connector.changes import KIND, SEND, Kind
 from connector.due import Judged, due_after, lapsed_keys
 from connector.hashing import HASH, KEY_HASH, ROW_HASH, UNKNOWN, VERSION, key_hashes, self_test
@@ -113,14 +114,18 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
     moved = Snapshot(books.snapshot.folder, manifest, books.snapshot.generation + 1)
     if len(moved.files) > snapshots.FILES_MAX or _remapped(books):
         moved = snapshots.folded(moved, books.attributes)
+    step("commit.prepared")
     with state.write() as connection:
         books.lease.check(connection)
         snapshots.store(connection, sync, moved.manifest, moved.generation)
         runs.replace_due(connection, sync, due)
         runs.replace_rejects(connection, sync, rejects)
         runs.close_run(connection, books.lease, run, report)
+        step("commit.written")
+    step("commit.done")
     with suppress(OSError):  # all is committed; what is left over goes with the next run's sweep
         path.unlink(missing_ok=True)
+    step("outbox.removed")
     return moved
 
 

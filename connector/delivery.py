@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import polars as pl
 
+from connector._steps import step
 from connector.api import profiles
 from connector.api._http import Access, Client, EndpointLimit, connect
 from connector.api.profiles import Endpoint
@@ -251,11 +252,13 @@ class _Sender:
         try:
             for attempt in range(TRIES):
                 await self._pace(rows)
+                step("chunk.paid")
                 if closes is not None and closes <= time.time():  # the next run judges its events one by one
                     self._note("events became too old for Batch while they waited to be sent")
                     break
                 receipt.leave()
                 runs.mark_sent(self._state, self._lease, number, receipt.standing)
+                step("chunk.sent")
                 self._traffic.requests += 1
                 self._traffic.retries += attempt > 0
                 self._traffic.bytes += len(content)
@@ -263,6 +266,7 @@ class _Sender:
                 receipt.note(outcome)
                 # Before any wait: killed in a pause, what Batch did not take must not look as if it may have.
                 runs.settle(self._state, self._lease, number, receipt.standing)
+                step("chunk.settled")
                 if not await self._again(outcome, attempt):
                     break
             else:

@@ -11,6 +11,7 @@ import httpx
 import polars as pl
 import sqlalchemy as sa
 
+from connector._steps import step
 from connector.commit import Books, Judged, commit, settled
 from connector.config import EventSync, ProfileSync, Project, Sync
 from connector.draft import Draft, draft, guarded
@@ -61,7 +62,9 @@ def run_sync(
     try:
         with open_state(project.state_dir, key) as state, hold(state, name, report.run) as lease:
             story = _story(project, sync, options, state, lease, progress or silent)
-            return story.run(report, access, transport)
+            report = story.run(report, access, transport)
+        step("lease.freed")
+        return report
     except ConnectorError as error:
         logger.warning("sync %s: %s: %s", name, error.code, error.message)
         return report.failed(error)

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import polars as pl
 
 from connector._model import exceeds
+from connector._steps import step
 from connector.config import EventSync, Project, Sync
 from connector.errors import UsageError, WarehouseError
 from connector.report import Report
@@ -111,8 +112,10 @@ def told(batches: Iterator[pl.DataFrame], progress: Progress) -> Iterator[pl.Dat
     for batch in batches:
         rows += batch.height
         progress("read", rows, None)
+        step("read.batch")
         yield batch
     progress("read", rows, rows)
+    step("read.ended")
 
 
 def discard(state: State, run: str) -> None:
