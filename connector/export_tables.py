@@ -179,11 +179,13 @@ def dtype(type_: ColumnType) -> pl.DataType:
 
 
 def _timestamp(text: pl.Expr) -> pl.Expr:
-    milliseconds = pl.when(text.str.contains(_EPOCH_MS)).then(text).cast(pl.Int64, strict=False)
-    whole = text.str.replace(r"[zZ]$", "+00:00").str.replace(" ", "T", literal=True)
-    naive = [whole.str.to_datetime(form, time_unit="us", strict=False) for form in ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d")]
-    parsed = pl.coalesce(
-        whole.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", time_zone="UTC", strict=False),
+    zoned = text.str.replace(r"[zZ]$", "+00:00").str.replace(" ", "T", literal=True)
+    parsed = zoned.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", time_zone="UTC", strict=False)
+    rest = pl.when(~text.str.ends_with("Z")).then(zoned)  # mostly nothing, which other forms are not tried on
+    naive = [rest.str.to_datetime(form, time_unit="us", strict=False) for form in ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d")]
+    milliseconds = pl.when(rest.str.contains(_EPOCH_MS)).then(rest).cast(pl.Int64, strict=False)
+    return pl.coalesce(
+        parsed,
         *(form.dt.replace_time_zone("UTC") for form in naive),
+        milliseconds.cast(pl.Datetime("ms", "UTC")).dt.cast_time_unit("us"),
     )
-    return pl.coalesce(parsed, milliseconds.cast(pl.Datetime("ms", "UTC")).dt.cast_time_unit("us"))

@@ -55,7 +55,7 @@ class ExportSync(SyncBase):
         default=(), description="attributes exports: those to export, each becomes a column"
     )
     identifiers: tuple[Literal["custom_id", "installation_ids", "installation_id"], ...] = Field(
-        default=("custom_id",), min_length=1, description="what tells whose a row is"
+        default=("custom_id",), json_schema_extra={"minItems": 1}, description="what tells whose a row is"
     )
     segment: Text | None = Field(default=None, description="attributes exports: only profiles of this segment's code")
     since: Annotated[PositiveDuration, AfterValidator(_within_lookback)] = Field(
@@ -82,6 +82,8 @@ class ExportSync(SyncBase):
         for key, kinds in _BY_KIND.items():
             if key in self.model_fields_set and self.export not in kinds:
                 raise MistakeError(f"{listing(kinds)} exports only, this is one of {self.export}; remove it", key)
+        if not self.identifiers:  # pydantic's own bound would also complain of a list whose items are wrong
+            raise MistakeError("must not be empty; write at least one", "identifiers")
         allowed = _IDENTIFIERS[self.export]
         for place, name in enumerate(self.identifiers):
             if name not in allowed:

@@ -97,6 +97,8 @@ def test_what_depends_on_the_table_runs_after_it_and_not_after_a_bad_one(way_bac
 def test_a_day_is_the_window_of_its_export(way_back: House) -> None:
     """Partitions ask for their days alone, a backfill for all of them in one export, and each day is materialized."""
     way_back.write("syncs/moves.yaml", MOVES + f"partitions: {{daily: {TODAY - timedelta(days=200)}}}\n")
+    moves = build_project_defs(load_project(way_back.root)).resolve_assets_def(dg.AssetKey(["batch", "moves"]))
+    assert moves.backfill_policy == dg.BackfillPolicy.single_run()
     days = [(TODAY - timedelta(days=back)).isoformat() for back in (5, 4, 3)]
     result = way_back.run("moves", days)
     materialized = {event.partition: event.metadata for event in result.asset_materializations_for_node(MOVES_STEP)}

@@ -69,14 +69,6 @@ table: batch.profile_attributes
 attributes: [plan, points]
 """
 
-MOVES = """\
-kind: export
-warehouse: local
-export: events
-table: batch.moves
-partitions: {{daily: {first}}}
-"""
-
 LAUNCH = """mutation($p: ExecutionParams!) { launchPipelineExecution(executionParams: $p) { __typename
   ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
   ... on RunConfigValidationInvalid { errors { message } } } }"""
@@ -84,6 +76,8 @@ BACKFILL = """mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(back
   ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 BACKFILLED = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
   ... on PartitionBackfill { runs { runId } } } }"""
+CHECKS = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { assetChecksOrError {
+  ... on AssetChecks { checks { name jobNames canExecuteIndividually } } } } } }"""
 RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status endTime } } }"
 TERMINATE = "mutation($id: String!) { terminateRun(runId: $id) { __typename } }"
 LOG = """query($id: ID!) { logsForRun(runId: $id, limit: 1000) { ... on EventConnection { events { __typename
@@ -109,13 +103,20 @@ class Dev:
         return result
 
     def launch(self, sync: str, job: str = "__ASSET_JOB", **config: Any) -> str:
-        """As Materialize does it: the asset, and no word on checks."""
+        """As Materialize and its Launchpad do it: the asset, and all its checks that are in that job."""
         ops = {f"batch__{sync}": {"config": config}} if config else {}
-        return self._launch(job, [{"path": ["batch", sync]}], None, ops)
+        along = [_handle(sync, check) for check in self.checks(sync) if job in check["jobNames"]]
+        return self._launch(job, [{"path": ["batch", sync]}], along, ops)
 
-    def check(self, sync: str, check: str) -> str:
-        """As Execute on the asset's Checks tab does it: the check alone."""
-        return self._launch("__ASSET_JOB", [], [{"assetKey": {"path": ["batch", sync]}, "name": check}], {})
+    def check(self, sync: str, name: str) -> str:
+        """As Execute on the asset's Checks tab does it: the check alone, in the first job that has it."""
+        (check,) = (check for check in self.checks(sync) if check["name"] == name)
+        assert check["canExecuteIndividually"] == "CAN_EXECUTE"
+        return self._launch(check["jobNames"][0], [], [_handle(sync, check)], {})
+
+    def checks(self, sync: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.query(CHECKS, key={"path": ["batch", sync]})["assetChecksOrError"]["checks"]
+        return found
 
     def scheduled(self, job: str) -> str:
         """As a schedule or the job's own page does it: everything that the job selects."""
@@ -186,6 +187,10 @@ class Dev:
         return "\n".join(event.get("message", "") for event in self.query(LOG, id=run)["events"])
 
 
+def _handle(sync: str, check: dict[str, Any]) -> dict[str, Any]:
+    return {"assetKey": {"path": ["batch", sync]}, "name": check["name"]}
+
+
 def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -213,7 +218,6 @@ def make_project(root: Path, base_url: str) -> None:
                     select '{name}' || i as custom_id, 'gold' as plan_name, i as points from range({rows}) t(i)"""
             )
         (root / "syncs" / "profile_attributes.yaml").write_text(EXPORT)
-        (root / "syncs" / "moves.yaml").write_text(MOVES.format(first=FIRST_DAY))
         for name in ("orders", "refunds"):
             (root / "syncs" / f"{name}.yaml").write_text(EVENTS.format(name=name, first=FIRST_DAY))
             connection.execute(
@@ -391,18 +395,6 @@ def test_what_a_sync_alone_understands_is_refused_of_an_export(dev: Dev) -> None
         dev.launch("profile_attributes", dry_run=True)
 
 
-def test_a_backfill_of_an_export_of_events_is_one_run_of_one_export(dev: Dev) -> None:
-    """Ten days of events come in one window, and each day is materialized."""
-    dev.simulator.reset()
-    days = [(FIRST_DAY + timedelta(days=day)).isoformat() for day in range(10)]
-    (backfilled,) = dev.backfill("moves", days)
-    assert dev.finished(backfilled) == "SUCCESS"
-    found = dev.materializations(backfilled)
-    assert sorted(str(day) for day in found) == days
-    assert {(entry["since"][:10], entry["window_total"]) for entry in found.values()} == {(days[0], True)}
-    assert len(dev.simulator.exports()) == 1
-
-
 def test_drift_is_compared_when_it_is_asked_for_and_never_by_a_materialization(dev: Dev) -> None:
     """The Checks tab and the job compare; Materialize repeats the verdict, and asks Batch for nothing."""
     dev.simulator.reset()
@@ -426,7 +418,4 @@ def test_drift_is_compared_when_it_is_asked_for_and_never_by_a_materialization(d
     again = dev.scheduled("customers_reconcile_job")
     assert dev.finished(again) == "SUCCESS"
     assert [dev.verdicts(again)["drift"][1][name] for name in ("checked", "differing", "healed")] == [50, 0, 0]
-    alone = dev.scheduled("customers_job")
-    assert dev.finished(alone) == "SUCCESS"
-    assert dev.verdicts(alone).keys() == {"delivery", "rejected_share", "guard"}
     assert len(dev.simulator.exports()) == 2
