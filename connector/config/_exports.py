@@ -77,6 +77,10 @@ class ExportSync(SyncBase):
         default=None, description="events, reachability: cuts the asset by event time, for backfills"
     )
 
+    def tells_of(self, consent: str) -> bool:
+        """Whether its table says who has unsubscribed by this attribute."""
+        return self.export == "reachability" or consent in self.attributes
+
     @model_validator(mode="after")
     def _keys_fit_the_export(self) -> Self:
         for key, kinds in _BY_KIND.items():
