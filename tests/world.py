@@ -1,6 +1,7 @@
 """A whole small world for tests: a DuckDB warehouse, a project folder, the local Profile API, and an independent look at both."""
 
 import json
+import logging
 import math
 import tempfile
 import time
@@ -17,7 +18,6 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from connector import pull
 from connector.config import load_project
 from connector.plan import Plan, plan_sync
 from connector.reconcile import Healing, reconcile_sync
@@ -27,7 +27,7 @@ from connector.state import ledger, runs
 from connector.state.database import EXPORTS, open_state
 from connector.sync import Options, Progress, run_sync
 from tests.simulation.crash import Steps
-from tests.simulation.machine import Clock, _calendar, machine
+from tests.simulation.machine import Clock, machine
 
 PROJECT_KEY, REST_KEY = "project_test", "rest_test"
 
@@ -145,7 +145,10 @@ delivery: {delivery}
             names, types = zip(*((column[0], str(column[1])) for column in cursor.description), strict=True)
             read = [json.loads if type_ == "JSON" else lambda value: value for type_ in types]
             return [
-                {name: value if value is None else made(value) for name, made, value in zip(names, read, row, strict=True)}
+                {
+                    name: value if value is None else made(value)
+                    for name, made, value in zip(names, read, row, strict=True)
+                }
                 for row in cursor.fetchall()
             ]
 
@@ -211,14 +214,17 @@ def timeless(**settings: Any) -> Iterator[World]:
     with (
         tempfile.TemporaryDirectory(prefix="world-", dir=memory if memory.is_dir() else None) as folder,
         machine(clock, 1),
-        pytest.MonkeyPatch.context() as patch,
     ):
         world = World(Path(folder) / "project", clock, **({"export_seconds": 0} | settings))
-        patch.setattr(pull, "datetime", _calendar(clock))
         try:
             yield world
         finally:
             world.api.close()
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> str:
+    """All that the test has logged, for a fixture's end: `caplog.text` is that of the phase alone."""
+    return "\n".join(logging.Formatter().format(record) for record in caplog.get_records("call"))
 
 
 def wait(seconds: float) -> None:

@@ -17,7 +17,7 @@ from connector.simulator import serve
 from connector.state import runs
 from connector.state.database import open_state
 from connector.sync import Progress
-from tests.world import PROJECT_KEY, REST_KEY, World, timeless, wait
+from tests.world import PROJECT_KEY, REST_KEY, World, logged, timeless, wait
 
 CANARY = "canary"
 TABLE = "batch.profile_attributes"
@@ -51,7 +51,7 @@ def world(caplog: pytest.LogCaptureFixture) -> Iterator[World]:
             })  # fmt: skip
         world.export_sync(attributes=ASKED)
         yield world
-        check_discretion(world, caplog.text)
+        check_discretion(world, logged(caplog))
 
 
 @pytest.fixture
@@ -140,7 +140,12 @@ class TestWhatLands:
 
     @pytest.mark.parametrize(
         ("packed", "style", "dates"),
-        [(False, "bare", "rfc3339"), (True, "wrapped", "rfc3339"), (True, "bare", "epoch_ms"), (False, "wrapped", "epoch_ms")],
+        [
+            (False, "bare", "rfc3339"),
+            (True, "wrapped", "rfc3339"),
+            (True, "bare", "epoch_ms"),
+            (False, "wrapped", "epoch_ms"),
+        ],
     )
     def test_attributes_as_the_api_holds_them(self, delivered: World, packed: bool, style: str, dates: str) -> None:
         """However Batch writes dates, names and files, the same typed rows arrive, each with its line and export."""
@@ -201,7 +206,12 @@ class TestWhatLands:
         """Events arrive by their ids, with moment, owner and attributes."""
         now = datetime.now(UTC).replace(microsecond=0)
         told = [
-            (f"c{n % 3}", "bought", now - timedelta(minutes=n), {"n": n, "amount": n / 2, "tags": ["a"], "o": {"x": CANARY}})
+            (
+                f"c{n % 3}",
+                "bought",
+                now - timedelta(minutes=n),
+                {"n": n, "amount": n / 2, "tags": ["a"], "o": {"x": CANARY}},
+            )
             for n in range(1, 40)
         ]
         events_of(world, *told)
@@ -733,7 +743,7 @@ def served(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[World]:
         world.configure(server.base_url, delivery="{timeout: 1s, give_up_after: 20s}")
         world.transport = None
         yield world
-    check_discretion(world, caplog.text)
+    check_discretion(world, logged(caplog))
 
 
 def test_a_cut_download_goes_on_where_it_stopped(served: World) -> None:

@@ -33,7 +33,10 @@ def told(world: World, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "deaths"),
-    [("replace", range(1, 1000)), *((kind, [(f"load {n} of {PEOPLE}", 1) for n in (0, PEOPLE)]) for kind in ("append", "reachability"))],
+    [
+        ("replace", range(1, 1000)),
+        *((kind, [(f"load {n} of {PEOPLE}", 1) for n in (0, PEOPLE)]) for kind in ("append", "reachability")),
+    ],
 )
 def test_killed_at_every_step(kind: str, deaths: Sequence[Death]) -> None:
     """G13: wherever a run dies, the next one leaves each line of one export in the table once, and asks for no second."""

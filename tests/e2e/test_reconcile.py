@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from connector.simulator import serve
 from connector.state.database import open_state
 from connector.state.lease import hold
 from tests.simulation.crash import Crash, Death, Steps
-from tests.world import PROJECT_KEY, REST_KEY, Dying, World, timeless, wait
+from tests.world import PROJECT_KEY, REST_KEY, Dying, World, logged, timeless, wait
 
 CANARY = "canary"
 MAPPED = "{$email_address: email, plan: plan, orders: orders, born: born, site: {column: site, type: url}, tags: {column: tags, unordered: true}}"
@@ -36,12 +37,14 @@ def world(caplog: pytest.LogCaptureFixture) -> Iterator[World]:
         world.sync(attributes=MAPPED)
         deliver(world, 30)
         yield world
+        log = logged(caplog)
         for secret in (CANARY, "signature", REST_KEY, PROJECT_KEY):
-            assert secret not in caplog.text
+            assert secret not in log
+        assert not re.search(r"\bc\d+\b", log), "a key is in the log"
         assert world.api.stats["credentials_leaked"] == 0
-        assert all(
-            one["state"] == "requested" for one in world.exports("#reconcile-customers")
-        ) or not list((world.folder / ".connector" / "outbox").iterdir())
+        assert all(one["state"] == "requested" for one in world.exports("#reconcile-customers")) or not list(
+            (world.folder / ".connector" / "outbox").iterdir()
+        )
 
 
 def deliver(world: World, rows: int) -> None:
@@ -66,7 +69,9 @@ def mended(world: World) -> None:
 
 
 @pytest.mark.parametrize("cursor", [None, "seen_at"])
-@pytest.mark.parametrize("style", [{}, {"export_style": "wrapped", "export_dates": "epoch_ms", "export_gzip": True, "part_lines": 200}])
+@pytest.mark.parametrize(
+    "style", [{}, {"export_style": "wrapped", "export_dates": "epoch_ms", "export_gzip": True, "part_lines": 200}]
+)
 def test_exactly_what_somebody_else_changed(world: World, cursor: str | None, style: dict[str, Any]) -> None:
     """100 altered and 20 forgotten of 1,000: those are found, healed by the next run alone, with a cursor too."""
     world.api.configure(**style)
@@ -234,7 +239,11 @@ def test_arrays_whose_order_means_nothing(world: World) -> None:
 
 def test_names_that_are_columns_of_ours_elsewhere(world: World) -> None:
     """An attribute may be called as a part of a line is."""
-    world.sync("odd", source="{query: 'select custom_id, plan as raw, orders as identifiers, orders as custom from customers'}", attributes="{raw: raw, identifiers: identifiers, custom: custom}")
+    world.sync(
+        "odd",
+        source="{query: 'select custom_id, plan as raw, orders as identifiers, orders as custom from customers'}",
+        attributes="{raw: raw, identifiers: identifiers, custom: custom}",
+    )
     world.run("odd")
     wait(1)
     world.api.alter("c1", {"raw": "iron"})
@@ -252,7 +261,9 @@ def test_everybody_was_removed(world: World) -> None:
 
 def test_profiles_that_have_no_value_may_have_no_line(world: World) -> None:
     """Whether Batch writes a line for a profile without any value is not known: neither is a drift."""
-    world.sync("bare", source="{query: 'select custom_id, null::varchar as note from customers'}", attributes="{note: note}")
+    world.sync(
+        "bare", source="{query: 'select custom_id, null::varchar as note from customers'}", attributes="{note: note}"
+    )
     world.run("bare")
     wait(1)
     for blanks in (True, False):
