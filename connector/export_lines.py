@@ -8,6 +8,7 @@ what the longest line of 50 attributes can be, and what invented profiles of the
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -22,7 +23,7 @@ from connector.export_tables import Path as JsonPath
 
 NUMBER = "#line"
 
-BLOCK_BYTES = 4_000_000
+BLOCK_BYTES = 2_000_000
 """Bytes of lines that are taken apart in one go."""
 
 LINE_BYTES_MAX = 1_000_000
@@ -50,10 +51,22 @@ class Frame(NamedTuple):
     broken: list[int]
 
 
-def read(path: Path, size: int, extracts: Sequence[Extract]) -> Iterator[Frame]:
+@contextmanager
+def json_reader() -> Iterator[duckdb.DuckDBPyConnection]:
+    """What takes JSON apart, for all files of an export: it takes longer to make than a small file to read."""
+    connection = duckdb.connect(config={"threads": 1})
+    try:
+        connection.execute("SET enable_progress_bar = false")
+        yield connection
+    finally:
+        connection.close()
+
+
+def read(reader: duckdb.DuckDBPyConnection, path: Path, size: int, extracts: Sequence[Extract]) -> Iterator[Frame]:
     """The file's lines as frames of one schema, empty lines left out.
 
     Args:
+        reader: From `json_reader`.
         path: A file of Batch's: lines of JSON, packed by gzip or plain.
         size: What Batch says its size is, in bytes.
         extracts: What to take out of each line.
@@ -61,14 +74,10 @@ def read(path: Path, size: int, extracts: Sequence[Extract]) -> Iterator[Frame]:
     Raises:
         ExportError: The file is not whole: cut, altered, followed by something else, or of a size that no export has.
     """
-    connection = duckdb.connect(config={"threads": 1})
-    try:
-        number = 0
-        for lines in _lines(_of_size(path, size)):
-            yield _taken_apart(connection, lines, extracts, number)
-            number += len(lines)
-    finally:
-        connection.close()
+    number = 0
+    for lines in _lines(_of_size(path, size)):
+        yield _taken_apart(reader, lines, extracts, number)
+        number += len(lines)
 
 
 def _taken_apart(
@@ -76,22 +85,27 @@ def _taken_apart(
 ) -> Frame:
     """The lines' frame; so many lines stand before them in the file."""
     numbers = np.arange(before + 1, before + 1 + len(lines))
-    written = np.diff(np.frombuffer(lines.buffers()[1], np.int32, len(lines) + 1)) > 0
+    _, offsets, characters = lines.buffers()
+    starts = np.frombuffer(offsets, np.int32, len(lines) + 1)
+    written = np.diff(starts) > 0
     table = pa.table({LINE: lines, NUMBER: numbers})
     if not written.all():
         table = table.filter(pa.array(written))
+    likely = bool((np.frombuffer(characters, np.uint8)[starts[:-1][written]] == ord("{")).all())
     try:
-        rows = _extracted(connection, table, extracts)
+        rows = _extracted(connection, table, extracts, every=likely)
     except (duckdb.InvalidInputException, UnicodeDecodeError):  # one line is enough: the others are looked for
         valid = connection.from_arrow(table).project(f'json_valid("{LINE}")').to_arrow_table()
         table = table.filter(valid.column(0))
-        rows = _extracted(connection, table, extracts)
+        rows = _extracted(connection, table, extracts, every=likely)
     broken = [] if rows.height == written.sum() else np.setdiff1d(numbers[written], rows[NUMBER].to_numpy()).tolist()
     return Frame(rows, broken)
 
 
-def _extracted(connection: duckdb.DuckDBPyConnection, table: pa.Table, extracts: Sequence[Extract]) -> pl.DataFrame:
-    """The rows of valid lines that are objects.
+def _extracted(
+    connection: duckdb.DuckDBPyConnection, table: pa.Table, extracts: Sequence[Extract], *, every: bool
+) -> pl.DataFrame:
+    """The rows of valid lines that are objects; with `every`, what is no JSON object is no JSON either.
 
     Raises:
         duckdb.InvalidInputException: A line is no JSON.
@@ -100,7 +114,7 @@ def _extracted(connection: duckdb.DuckDBPyConnection, table: pa.Table, extracts:
     values = [f"{_value(extract)} AS {_quoted(extract.column.name)}" for extract in extracts]
     kept = f"{_quoted(NUMBER)}, {_quoted(LINE)}"
     parsed = f"SELECT {kept}, json_transform({_quoted(LINE)}, {_literal(structure)}) AS parsed FROM lines"  # noqa: S608
-    objects = f"json_type({_quoted(LINE)}) = 'OBJECT'"
+    objects = "TRUE" if every else f"json_type({_quoted(LINE)}) = 'OBJECT'"
     connection.register("lines", table)
     found = connection.sql(f"SELECT {kept}, {', '.join(values)} FROM ({parsed}) WHERE {objects}")  # noqa: S608
     return pl.DataFrame(found.to_arrow_table())

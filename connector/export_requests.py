@@ -61,6 +61,8 @@ def next_window(
     last: str | None,
     now: datetime,
     asked: tuple[datetime, datetime] | None = None,
+    *,
+    full: bool = False,
 ) -> Window | None:
     """The window to export now; None for attributes.
 
@@ -69,6 +71,7 @@ def next_window(
         last: The end of the last window that was loaded, as its request said it.
         now: This moment, aware.
         asked: The operator's own window.
+        full: Start over `since` ago, or where the last window ended if that is earlier: as far back as Batch goes.
 
     Raises:
         UsageError: It starts before what Batch keeps, or ends in the future.
@@ -78,22 +81,32 @@ def next_window(
     earliest = now - LOOKBACK + MARGIN
     if sync.export == "reachability":
         earliest = max(earliest, REACHABILITY_FROM)
+    if asked:
+        return _asked_window(sync, Window(*asked), now, earliest)
     first = max(now - sync.since, earliest)  # a window as long as Batch's own must not start a moment before it
-    since = datetime.fromisoformat(last) - OVERLAP if last else first
-    window = Window(*asked) if asked else Window(since, now)
-    limit = f"Batch has {sync.export} from {written(earliest)} on"
-    if asked and window.until > now:
+    follows = datetime.fromisoformat(last) - OVERLAP if last else first
+    if full:
+        return Window(max(min(first, follows), earliest), now)
+    if follows < earliest:
+        raise UsageError(
+            f"sync '{sync.name}': its last window ended {last}, {_kept(sync, earliest)}: "
+            "what happened in between is no longer there",
+            remedy="run it once with --full: it starts again as far back as Batch goes",
+        )
+    return Window(follows, now)
+
+
+def _asked_window(sync: ExportSync, window: Window, now: datetime, earliest: datetime) -> Window:
+    if window.until > now:
         raise UsageError(f"sync '{sync.name}': the window ends in the future", remedy="end it now at the latest")
-    if window.since < earliest and asked:
-        raise UsageError(
-            f"sync '{sync.name}': the window starts {written(window.since)}, {limit}", remedy="start later"
-        )
     if window.since < earliest:
-        raise UsageError(
-            f"sync '{sync.name}': its last window ended {last}, {limit}: what happened in between is no longer there",
-            remedy="run it once with --full: it starts again `since` ago",
-        )
+        said = f"sync '{sync.name}': the window starts {written(window.since)}, {_kept(sync, earliest)}"
+        raise UsageError(said, remedy="start later")
     return window
+
+
+def _kept(sync: ExportSync, earliest: datetime) -> str:
+    return f"Batch has {sync.export} from {written(earliest)} on"
 
 
 def scope(sync: ExportSync) -> str:

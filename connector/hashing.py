@@ -11,6 +11,7 @@ golden vectors in the tests hold it still.
 
 from binascii import hexlify
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -97,6 +98,7 @@ def row_hashes(hashes: pl.DataFrame) -> pl.Series:
     return pl.Series(ROW_HASH, total)
 
 
+@lru_cache
 def self_test(seed: int) -> int:
     """A hash over one value of each kind: stored with a snapshot, and compared before the snapshot is believed."""
     frame = pl.DataFrame({"s": ["é"], "i": [-7], "f": [0.1], "b": [True], "a": [["x", "y"]]})

@@ -72,13 +72,14 @@ def parse(files: Sequence[File], terms: Terms, progress: Progress) -> Parsed:
     """
     tally = _Tally()
     written = []
-    for number, file in enumerate(files, 1):
-        path = file.path.with_suffix(".parquet")
-        path.unlink(missing_ok=True)
-        frames = export_lines.read(file.path, file.size, terms.extracts)
-        if write_frames(path, (tally.noted(frame, number, terms) for frame in frames)):
-            written.append(path)
-        progress("parse", tally.rows, None)
+    with export_lines.json_reader() as reader:
+        for number, file in enumerate(files, 1):
+            path = file.path.with_suffix(".parquet")
+            path.unlink(missing_ok=True)
+            frames = export_lines.read(reader, file.path, file.size, terms.extracts)
+            if write_frames(path, (tally.noted(frame, number, terms) for frame in frames)):
+                written.append(path)
+            progress("parse", tally.rows, None)
     return Parsed(written, tally.rows, tally.repeated, tally.broken, tally.mistyped)
 
 

@@ -108,10 +108,8 @@ class Pull:
         if left and not options.full and self._goes_on(left, scoped, now):
             return left
         last = exports.last_loaded(self.state, sync.name, scoped)
-        begun = last.request.get("to") if last and not options.full else None
-        body = request(sync, next_window(sync, begun, now, options.window))
-        if left:
-            exports.discard(self.state, left)
+        begun = last.request.get("to") if last else None
+        body = request(sync, next_window(sync, begun, now, options.window, full=options.full))
         with self.state.write() as connection:
             self.lease.check(connection)
             if left:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import httpx
 import polars as pl
@@ -147,8 +148,6 @@ class _Reconciliation:
         left = exports.open_export(self.state, self.lease.sync)
         if left and left.request == body and time.time() - left.asked_at < STALE_SECONDS:
             return left
-        if left:
-            exports.discard(self.state, left)
         with self.state.write() as connection:
             self.lease.check(connection)
             if left:
@@ -194,8 +193,8 @@ class _Reconciliation:
     def _lines(self, brought: Brought, attributes: Sequence[Attribute]) -> Iterator[pl.DataFrame]:
         wanted = drift.extracts({attribute.name: attribute.type for attribute in attributes})
         rows = 0
-        for file in brought.files:
-            for frame in export_lines.read(file.path, file.size, wanted):
+        with export_lines.json_reader() as reader:
+            for frame in chain.from_iterable(export_lines.read(reader, *file, wanted) for file in brought.files):
                 if frame.broken:  # what stands there may be a profile that would look lost
                     raise ExportError(f"line {frame.broken[0]} of the export is no JSON object: nothing was compared")
                 rows += frame.rows.height

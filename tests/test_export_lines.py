@@ -28,7 +28,8 @@ def taken(
 ) -> tuple[list[Any], list[int]]:
     """Rows as they were taken out of a file of this content, and the numbers of broken lines."""
     path.write_bytes(content)
-    frames = list(read(path, len(content) if size is None else size, wanted))
+    with export_lines.json_reader() as reader:
+        frames = list(read(reader, path, len(content) if size is None else size, wanted))
     return [row for frame in frames for row in frame.rows.rows(named=True)], [
         n for frame in frames for n in frame.broken
     ]

@@ -1,6 +1,7 @@
 """The export endpoints: what they are asked, and their answers as values."""
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -61,7 +62,7 @@ def created(answer: Answer) -> str:
     Raises:
         NoAnswerError: The answer does not say it; the export may have been made all the same.
     """
-    return _text(_object(answer.body), "id")
+    return _export_id(_object(answer.body))
 
 
 def viewed(answer: Answer) -> Export:
@@ -93,7 +94,7 @@ def _export(found: dict[str, Any]) -> Export:
     if not isinstance(files, list):
         raise NoAnswerError("an export whose files are no list")
     return Export(
-        id=_text(found, "id"),
+        id=_export_id(found),
         status=_text(found, "status"),
         request=request if isinstance(request, dict) else {},
         requested_at=_moment(found.get("request_date") or found.get("requested_at")),
@@ -125,6 +126,14 @@ def _text(found: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value:
         raise NoAnswerError(f"an answer without '{name}'")
     return value
+
+
+def _export_id(found: Mapping[str, Any]) -> str:
+    """An export's id, which goes into tables and statements: documented are `export_` and 32 characters."""
+    export_id = _text(found, "id")
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", export_id):
+        raise NoAnswerError("an export whose id has other characters than letters, digits, '_' and '-'")
+    return export_id
 
 
 def _moment(text: object) -> float | None:

@@ -109,7 +109,7 @@ class Load(NamedTuple):
     write: Literal["replace", "append", "merge"]
     """`replace`: of all rows; `append`: of the same export's rows only; `merge`: only rows whose key is new."""
     export_id: str
-    """Of the form [A-Za-z0-9_]+; every row has it in its column `export_id`."""
+    """Of the form [A-Za-z0-9_-]+; every row has it in its column `export_id`."""
     key: str | None
     """The column whose last row counts where a key stands in the files twice; rows without a key all count."""
     repeated: bool = False

@@ -40,8 +40,8 @@ def require_plain(load: Load) -> None:
     Raises:
         ValueError: The export's ID is not of the form that `Load` asks for, or a merge has no key.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_]+", load.export_id):
-        raise ValueError("the export's ID has other characters than letters, digits and '_'")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", load.export_id):
+        raise ValueError("the export's ID has other characters than letters, digits, '_' and '-'")
     if load.write == "merge" and load.key is None:
         raise ValueError("a merge needs a key")
 

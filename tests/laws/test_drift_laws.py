@@ -77,7 +77,8 @@ class Case:
         path = self._folder / "export"
         path.write_bytes(content)
         wanted = drift.extracts({attribute.name: attribute.type for attribute in self.attributes})
-        frames = [frame.rows for frame in export_lines.read(path, len(content), wanted)]
+        with export_lines.json_reader() as reader:
+            frames = [frame.rows for frame in export_lines.read(reader, path, len(content), wanted)]
         return drift.compare(frames, Delivered(self.snapshot, self.attributes, unordered, SEED, ASKED))
 
 
