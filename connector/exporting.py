@@ -2,12 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,13 +13,14 @@ import httpx
 from connector._model import is_loopback
 from connector.api import exports as api
 from connector.api import files as remote
-from connector.api._http import Access, Client, NoAnswerError, NotSentError, connect
+from connector.api._http import Access, NoAnswerError, connect
 from connector.api.exports import Export, ExportFile
+from connector.asking import Asker, Calls
 from connector.config import ProjectSettings
-from connector.errors import ApiError, ExportError, PendingError
+from connector.errors import ExportError, PendingError
 from connector.export_requests import is_ours
-from connector.outcome import TOO_MANY, Answer, Verdict, classify
-from connector.state import exports, rate
+from connector.outcome import Answer
+from connector.state import exports
 from connector.state.database import State, translated
 from connector.state.exports import Asked
 from connector.state.files import checksum
@@ -40,11 +39,6 @@ FILE_BYTES_MAX = 1_000_000_000
 ATTEMPTS = 5
 """Downloads of a file in a row that bring nothing new before the run gives up."""
 
-_OTHER = "other"
-"""The rate of all endpoints but the two of updates: calls a second."""
-
-T = TypeVar("T")
-
 
 class File(NamedTuple):
     """A file of an export, here and whole: its path, and the size that Batch says."""
@@ -58,16 +52,6 @@ class Brought(NamedTuple):
 
     asked: Asked
     files: tuple[File, ...]
-
-
-@dataclass(slots=True)
-class Calls:
-    """What went over the wire."""
-
-    requests: int = 0
-    throttled: int = 0
-    bytes: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: {"wait": 0.0, "download": 0.0})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +87,8 @@ async def _bring(errand: Errand, asked: Asked) -> Brought:
             connect(errand.access, timeout=timeout, connections=1, transport=errand.transport)
         )
         store = await stack.enter_async_context(remote.reach(local=local, timeout=timeout, transport=errand.transport))
-        return await _Talk(errand, client, store).brought(asked)
+        asker = Asker(client, errand.state, errand.settings, errand.calls)
+        return await _Talk(errand, asker, store).brought(asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +96,7 @@ class _Talk:
     """An errand with its connections open."""
 
     errand: Errand
-    client: Client
+    asker: Asker
     store: remote.Store
 
     async def brought(self, asked: Asked) -> Brought:
@@ -136,7 +121,7 @@ class _Talk:
             if found := await self._adopted(asked):
                 return exports.update(self._state, self._lease, asked._replace(state="requested", export_id=found))
             asked = exports.update(self._state, self._lease, asked._replace(state="sent", asked_at=time.time()))
-            if export_id := await self._created(asked.request):
+            if export_id := await self.asker.created(asked.request):
                 return exports.update(self._state, self._lease, asked._replace(state="requested", export_id=export_id))
 
     async def _adopted(self, asked: Asked) -> str | None:
@@ -161,84 +146,11 @@ class _Talk:
         start: str | None = None
         seen: set[str] = set()
         while True:
-            page, start = await self._got(lambda: api.listing(self.client, start), api.OK, api.listed)  # noqa: B023 - called at once
+            page, start = await self.asker.got(lambda: api.listing(self.asker.client, start), api.OK, api.listed)  # noqa: B023 - called at once
             found += page
             if start is None or start in seen:
                 return found
             seen.add(start)
-
-    async def _created(self, request: dict[str, Any]) -> str | None:
-        """Batch's id of a new export; None where it may have been made without our knowing.
-
-        Raises:
-            ExportError: Batch refuses the request.
-        """
-        patience = self._patience()
-        while True:
-            await self._turn()
-            try:
-                answer = await api.create(self.client, request)
-            except NotSentError as error:
-                await patience.spend(f"no connection: {error}")
-                continue
-            except NoAnswerError:
-                return None
-            if answer.status == api.ACCEPTED:
-                try:
-                    return api.created(answer)
-                except NoAnswerError:
-                    return None
-            if not await self._later(answer, patience):
-                return None
-
-    async def _later(self, answer: Answer, patience: "_Patience") -> bool:
-        """After a refusal for now, once it is over: True. False: what the request did is not known.
-
-        Raises:
-            ApiError: Batch refuses the keys.
-            ExportError: It refuses the request.
-        """
-        outcome = classify(answer, 0, now=datetime.fromtimestamp(time.time(), UTC))
-        match outcome.verdict:
-            case Verdict.LATER:
-                self._hold(answer.status, outcome.retry_after)
-                await patience.spend(outcome.reason, outcome.retry_after)
-                return True
-            case Verdict.STOP:
-                raise ApiError(
-                    f"Batch refuses to export: {outcome.reason}",
-                    remedy="check batch.project_key, batch.rest_key and batch.base_url",
-                )
-            case Verdict.SPLIT:
-                raise ExportError(
-                    f"Batch refuses this export: {outcome.reason}",
-                    remedy="check the sync's attributes, identifiers, segment and window",
-                )
-            case _:
-                return False
-
-    async def _got(self, call: Callable[[], Awaitable[Answer]], expected: int, read: Callable[[Answer], T]) -> T:
-        """What a harmless call answers; asked again as long as it may help.
-
-        Raises:
-            ApiError: Batch refuses the keys.
-            ExportError: There is no such export or file.
-            PendingError: No usable answer for `delivery.give_up_after`.
-        """
-        patience = self._patience()
-        while True:
-            await self._turn()
-            try:
-                answer = await call()
-                if answer.status == expected:
-                    return read(answer)
-            except (NotSentError, NoAnswerError) as error:
-                await patience.spend(f"no usable answer: {error}")
-                continue
-            if answer.status == httpx.codes.NOT_FOUND:
-                raise ExportError("Batch no longer has this export")
-            if not await self._later(answer, patience):
-                await patience.spend(f"answer {answer.status}")
 
     async def _made(self, asked: Asked) -> Export:
         """The export, once it is made.
@@ -249,7 +161,7 @@ class _Talk:
         """
         export_id, pause = asked.export_id or "", POLL_FIRST
         while True:
-            export = await self._got(lambda: api.view(self.client, export_id), api.OK, api.viewed)
+            export = await self.asker.got(lambda: api.view(self.asker.client, export_id), api.OK, api.viewed)
             self.errand.progress(f"export {export.status.lower()[:20]}", 0, None)
             if export.status == "SUCCESS":
                 return export
@@ -287,7 +199,7 @@ class _Talk:
             raise ExportError(f"a file of the export has {file.size:,} bytes, at most {FILE_BYTES_MAX:,} are read")
         piece, idle = remote.Piece(), 0
         while True:
-            url = await self._got(lambda: api.link(self.client, file.id), api.REDIRECT, _location)
+            url = await self.asker.got(lambda: api.link(self.asker.client, file.id), api.REDIRECT, _location)
             before = piece
             try:
                 with translated(path.parent):
@@ -308,25 +220,9 @@ class _Talk:
             self._keep_lease()
             await asyncio.sleep(min(POLL_FIRST * 2**idle, POLL_MAX))
 
-    async def _turn(self) -> None:
-        """Wait for the rate that all processes on this state share."""
-        per_second = self.errand.settings.batch.limits.other.per_second
-        burst = rate.burst(0, per_second, 1)
-        wait = rate.reserve(self._state, _OTHER, 1, per_second=per_second, burst=burst)
-        self.errand.calls.requests += 1
-        await asyncio.sleep(max(wait, 0.0))
-
-    def _hold(self, status: int, seconds: float | None) -> None:
-        refused = status == TOO_MANY
-        self.errand.calls.throttled += refused
-        rate.hold(self._state, _OTHER, seconds or 0.0, refused=refused)
-
     def _keep_lease(self) -> None:
         with self._state.write() as connection:
             self._lease.check(connection)
-
-    def _patience(self) -> "_Patience":
-        return _Patience(time.monotonic() + self.errand.settings.delivery.give_up_after.total_seconds())
 
     @property
     def _state(self) -> State:
@@ -335,29 +231,6 @@ class _Talk:
     @property
     def _lease(self) -> Lease:
         return self.errand.lease
-
-
-@dataclass(slots=True)
-class _Patience:
-    """Pauses that grow, until one too many."""
-
-    until: float
-    pause: float = POLL_FIRST
-
-    async def spend(self, why: str, seconds: float | None = None) -> None:
-        """Wait.
-
-        Raises:
-            PendingError: The outage lasts too long.
-        """
-        pause = self.pause if seconds is None else seconds
-        if time.monotonic() + pause > self.until:
-            raise PendingError(
-                f"Batch did not answer for delivery.give_up_after; the last time: {why}",
-                remedy="the next run goes on with this export",
-            )
-        await asyncio.sleep(pause)
-        self.pause = min(self.pause * 2, POLL_MAX)
 
 
 def _location(answer: Answer) -> str:

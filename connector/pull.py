@@ -11,11 +11,12 @@ import httpx
 import polars as pl
 
 from connector.api._http import Access
+from connector.asking import Calls
 from connector.config import ExportSync, ProfileSync, Project
 from connector.errors import ConnectorError, ExportError, PendingError
 from connector.export_requests import next_window, request, scope
 from connector.export_tables import ColumnType, Extract, extracts, key_column, table_columns
-from connector.exporting import Brought, Calls, Errand, bring
+from connector.exporting import Brought, Errand, bring
 from connector.landing import Broken, Parsed, Terms, parse
 from connector.report import ExportReport, ExportSeconds
 from connector.rules import NATIVE_TYPES, AttributeType

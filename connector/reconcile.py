@@ -14,11 +14,12 @@ import polars as pl
 from connector import drift, export_lines
 from connector._model import exceeds
 from connector.api._http import Access
+from connector.asking import Calls
 from connector.config import ProfileSync, Project
 from connector.drift import Delivered
 from connector.errors import ConnectorError, ExportError, GuardError, PendingError, StateError, UsageError
 from connector.export_requests import attributes_request
-from connector.exporting import Brought, Calls, Errand, bring
+from connector.exporting import Brought, Errand, bring
 from connector.hashing import ROW_HASH
 from connector.mapping import KEY, Attribute
 from connector.report import ReconcileReport

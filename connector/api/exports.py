@@ -14,7 +14,7 @@ CREATE, VIEW, LIST, DOWNLOAD = "/profiles/export", "/exports/view", "/exports/li
 PAGE = "100"
 """Exports of a page of the list: the most that Batch gives."""
 
-ACCEPTED, OK, REDIRECT = 202, 200, 307
+ACCEPTED, OK, REDIRECT, NOT_FOUND = 202, 200, 307, 404
 
 
 class ExportFile(NamedTuple):
