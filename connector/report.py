@@ -42,7 +42,8 @@ class Ended:
     def to_dict(self) -> dict[str, Any]:
         """The JSON answer of `run --json`; `error` only where there is one."""
         answer = asdict(self)
-        answer["seconds"] = {name: round(spent, 3) for name, spent in answer.get("seconds", {}).items()}
+        if "seconds" in answer:
+            answer["seconds"] = {name: round(spent, 3) for name, spent in answer["seconds"].items()}
         answer["reasons"] = list(self.reasons)
         return answer if self.error else {name: value for name, value in answer.items() if name != "error"}
 
