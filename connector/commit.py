@@ -4,8 +4,8 @@ A run that ends and a run that was killed are committed by the same code, from t
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,10 @@ from connector.state.snapshots import AT, DELETED, Snapshot
 
 _DUE = list(DUE_SCHEMA)
 _AT_ONCE = pl.lit(0.0)
+
+
+Elsewhere = Callable[[str, Iterable[pl.DataFrame]], AbstractContextManager[None]]
+"""Moves a snapshot that is in a warehouse, given a run and its rows; the state's transaction is within the context."""
 
 
 class Settled(NamedTuple):
@@ -75,6 +79,8 @@ class Books:
     key_column: str
     attributes: dict[str, str]
     quiet: float
+    elsewhere: Elsewhere | None = None
+    """Where the snapshot is in a warehouse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,26 +127,35 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
     path = runs.outbox(state, run)
     chunks = runs.chunk_rows(state, run)
     results = _results(chunks, list(books.attributes))
-    file = snapshots.write(books.snapshot, _snapshot_rows(path, results, list(books.attributes))) if chunks else None
-    due, rejects = runs.due(state, sync), runs.rejects(state, sync)
-    # Mostly all was accepted and nothing was open: then the outbox need not be read again to say so.
-    answers = _answers(path, results) if chunks and not (results.plain and due.is_empty()) else pl.DataFrame()
-    refused = _refused(path, results) if chunks and not (results.plain and rejects.is_empty()) else None
-    due = _due_after(due, answers, (report["started"], books.quiet), judged)
-    rejects = _rejects_after(rejects, refused, judged)
-    manifest = _manifest(books, file, judged, full=bool(report["full"]))
-    moved = Snapshot(books.snapshot.folder, manifest, books.snapshot.generation + 1)
-    if len(moved.files) > snapshots.FILES_MAX or _remapped(books):
-        moved = snapshots.folded(moved, books.attributes)
-    with state.write() as connection:
-        books.lease.check(connection)
-        snapshots.store(connection, sync, moved.manifest, moved.generation)
-        runs.replace_due(connection, sync, due)
-        runs.replace_rejects(connection, sync, rejects)
-        runs.close_run(connection, books.lease, run, report)
+    with ExitStack() as stack:
+        file = _moved(books, run, _snapshot_rows(path, results, list(books.attributes)), stack) if chunks else None
+        due, rejects = runs.due(state, sync), runs.rejects(state, sync)
+        # Mostly all was accepted and nothing was open: then the outbox need not be read again to say so.
+        answers = _answers(path, results) if chunks and not (results.plain and due.is_empty()) else pl.DataFrame()
+        refused = _refused(path, results) if chunks and not (results.plain and rejects.is_empty()) else None
+        due = _due_after(due, answers, (report["started"], books.quiet), judged)
+        rejects = _rejects_after(rejects, refused, judged)
+        manifest = _manifest(books, file, judged, full=bool(report["full"]))
+        moved = Snapshot(books.snapshot.folder, manifest, books.snapshot.generation + 1)
+        if len(moved.files) > snapshots.FILES_MAX or _remapped(books):
+            moved = snapshots.folded(moved, books.attributes)
+        with state.write() as connection:
+            books.lease.check(connection)
+            snapshots.store(connection, sync, moved.manifest, moved.generation)
+            runs.replace_due(connection, sync, due)
+            runs.replace_rejects(connection, sync, rejects)
+            runs.close_run(connection, books.lease, run, report)
     with suppress(OSError):  # all is committed; what is left over goes with the next run's sweep
         path.unlink(missing_ok=True)
     return moved
+
+
+def _moved(books: Books, run: str, rows: Iterable[pl.DataFrame], stack: ExitStack) -> dict[str, Any] | None:
+    """The new file of the snapshot; none where it is in a warehouse, which has the rows then."""
+    if books.elsewhere is None:
+        return snapshots.write(books.snapshot, rows)
+    stack.enter_context(books.elsewhere(run, rows))
+    return None
 
 
 def _remapped(books: Books) -> bool:
@@ -151,12 +166,15 @@ def _remapped(books: Books) -> bool:
 
 def _manifest(books: Books, file: dict[str, Any] | None, judged: Judged | None, *, full: bool) -> dict[str, Any]:
     before = books.snapshot.manifest
-    manifest = {
+    of_files = {
         "files": books.snapshot.files + ([file] if file else []),
-        "key": books.key_column,
-        "attributes": books.attributes,
         "hash_version": VERSION,
         "self_test": self_test(books.state.seed),
+    }
+    manifest = {
+        **(before if books.elsewhere else of_files),
+        "key": books.key_column,
+        "attributes": books.attributes,
         "cursor": before.get("cursor"),
         "full_read_at": before.get("full_read_at"),
     }
@@ -210,7 +228,7 @@ def _snapshot_rows(path: Path, results: _Results, names: list[str]) -> Iterator[
             pl.Series(AT, results.settled_at[place].astype(np.int64)),
             ((pl.col(KIND) == Kind.REMOVED) & (bits == 0)).alias(DELETED),
         )
-        yield rows.with_columns(hashes).filter(pl.Series(outcome != UNSENT)).drop("#doubt", SEND, KIND)
+        yield rows.with_columns(hashes).filter(pl.Series(outcome != UNSENT)).drop("#doubt", KIND)
 
 
 def _answers(path: Path, results: _Results) -> pl.DataFrame:

@@ -4,15 +4,18 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import polars as pl
 
-from connector import opt_outs
+from connector import opt_outs, pushdown
 from connector._model import exceeds
 from connector.api import profiles
 from connector.changes import Kind
@@ -22,6 +25,7 @@ from connector.hashing import KEY_HASH, key_hashes
 from connector.mapping import KEY, Mapping, keys, resolve
 from connector.payload import Chunk, chunks
 from connector.planning import ChangeSet, Job, Sifted, build, removed_rows, sift
+from connector.pushdown import Corner, Keep, Terms
 from connector.report import Report, Seconds
 from connector.state import runs
 from connector.state.database import State
@@ -66,6 +70,7 @@ class Draft:
         endpoint: The one they go to.
         done: Keys that were due and have nothing to send: gone from the source, or equal to what Batch has.
         report: The counts so far.
+        snapshot: What was delivered before, where it lies now.
     """
 
     mapping: Mapping
@@ -75,6 +80,7 @@ class Draft:
     endpoint: profiles.Endpoint
     done: list[str]
     report: Report
+    snapshot: Snapshot
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -102,8 +108,59 @@ class Draft:
         return self.change_set.faulty
 
 
-def draft(task: Task[ProfileSync], state: State, snapshot: Snapshot, report: Report, progress: Progress) -> Draft:
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a source is read for."""
+
+    task: Task[ProfileSync]
+    state: State
+    report: Report
+    due: pl.DataFrame
+    keep: Keep | None
+    progress: Progress
+
+
+class _Read(NamedTuple):
+    """A source, read.
+
+    Attributes:
+        terms: How its values become attributes.
+        reading: How it was read.
+        sifted: What may have to be sent.
+        job: On what terms.
+        snapshot: What was delivered, where it lies now.
+        known: Its rows.
+        keys: Of `reading.keys` those that exist.
+        over: To be called within the context where nothing will be sent.
+    """
+
+    terms: Terms
+    reading: Reading
+    sifted: Sifted
+    job: Job
+    snapshot: Snapshot
+    known: int
+    keys: AbstractSet[str]
+    over: Callable[[], None] = lambda: None
+
+
+def draft(  # noqa: PLR0917 - what a run has
+    task: Task[ProfileSync],
+    state: State,
+    snapshot: Snapshot,
+    report: Report,
+    progress: Progress,
+    keep: Keep | None = None,
+) -> Draft:
     """Read the source and make the change set, in the outbox under the report's run.
+
+    Args:
+        task: The sync, and what is asked of it.
+        state: The project's.
+        snapshot: What was delivered.
+        report: The run's.
+        progress: Told of the rows read.
+        keep: Makes the snapshot current where it has to move between engines; None: nothing may change.
 
     Raises:
         WarehouseError: The source cannot be read, or not become what the mapping asks.
@@ -114,42 +171,109 @@ def draft(task: Task[ProfileSync], state: State, snapshot: Snapshot, report: Rep
     due = runs.due(state, sync.name)
     due = due.filter(pl.col("not_before") <= time.time())
     outbox = runs.outbox(state, report.run)
-    memory = task.project.settings.memory // 2  # the other half is ours
-    spill = outbox.with_suffix(".spool")
-    opened = task.project.warehouse(sync).open(task.project.root, memory=memory, spill=spill, tags=tags(report))
-    with named(sync), opened as reader:
-        cursor = sync.cursor.column if sync.cursor else None
-        columns = reader.columns(sync.source.relation)
-        mapping = resolve(columns, sync.key, sync.attributes, cursor=cursor, timezone=sync.source.timezone)
-        opted_out = opt_outs.opted_out(task.project, state, sync, [attribute.name for attribute in mapping.attributes])
-        again = _keys_again(due, runs.rejects(state, sync.name))
-        reading = _how_to_read(task, reader.now(), snapshot, mapping, again)
-        index, options = snapshot.index(), task.options
-        job = Job(mapping, snapshot, index, due, state.seed, options.resend, options.limit, opted_out)
-        found: set[str] = set()
-        batches = _batches(task, reader, mapping, reading, found)
-        sifted = sift(told(batches, progress), job, spill)
-    _refuse_duplicates(sync, sifted)
-    read_seconds = time.monotonic() - start
-    progress("diff", 0, None)
-    gone = set(due["key"]) - set(sifted.due_seen) if reading.full else set(reading.keys) - found
-    clears = sync.on_removed == "clear"
-    removed = _removed(job, sifted, reading, gone, clears=clears)
-    change_set = build(sifted, job, removed if clears else removed.clear(), outbox)
+    with named(sync):
+        snapshot = pushdown.home(task.project, state, sync, snapshot, report.run, keep)
+    with _read(_Source(task, state, report, due, keep, progress), snapshot) as found:
+        job, sifted, reading = found.job, found.sifted, found.reading
+        _refuse_duplicates(sync, sifted)
+        read_seconds = time.monotonic() - start
+        progress("diff", 0, None)
+        gone = set(due["key"]) - set(sifted.due_seen) if reading.full else set(reading.keys) - found.keys
+        clears = sync.on_removed == "clear"
+        removed = _removed(job, sifted, reading, gone, clears=clears)
+        change_set = build(sifted, job, removed if clears else removed.clear(), outbox)
+        if keep is None or not change_set.planned:
+            found.over()
     progress("diff", change_set.planned, change_set.planned)
-    shutil.rmtree(spill, ignore_errors=True)
+    shutil.rmtree(outbox.with_suffix(".spool"), ignore_errors=True)
     endpoint = profiles.choose(sync.endpoint, change_set.planned)
     per_call = profiles.limit(task.project.settings.batch.limits, endpoint).per_call
     total = time.monotonic() - start
     counted = replace(
-        _counted(report, sifted, change_set, len(job.index)),
+        _counted(report, sifted, change_set, found.known),
         removed=change_set.counts[Kind.REMOVED] if clears else removed.height,
         full=reading.full,
         seconds=Seconds(read=read_seconds, diff=total - read_seconds, total=total),
     )
     requests = list(chunks(change_set.lengths, max_profiles=per_call))
     done = [*change_set.idle, *(gone - set(removed[KEY]) if clears else gone)]
-    return Draft(mapping, reading, change_set, requests, endpoint, done, counted)
+    return Draft(job.mapping, reading, change_set, requests, endpoint, done, counted, found.snapshot)
+
+
+@contextmanager
+def _read(source: _Source, snapshot: Snapshot) -> Iterator[_Read]:
+    """The source, read; a warehouse that compared stays open for the context, any other is closed before."""
+    task, state, run = source.task, source.state, source.report.run
+    sync = task.sync
+    opted_out = _opted_out(source)
+    with named(sync), ExitStack() as stack:
+        differ = None
+        settings, how = task.project.warehouse(sync), _how_to_open(source)
+        if sync.engine == pushdown.ENGINE:
+            differ = stack.enter_context(settings.diff_in(task.project.root, write=source.keep is not None, **how))
+        reader = differ.reader if differ else stack.enter_context(settings.open(task.project.root, **how))
+        terms = _terms(sync, reader)
+        if differ:
+            corner = Corner(differ, state, sync.name, sync.warehouse)
+            snapshot = pushdown.ready(corner, snapshot, terms, run, source.keep)
+        again = _keys_again(source.due, runs.rejects(state, sync.name))
+        reading = _how_to_read(task, reader.now(), snapshot, terms.mapping, again)
+        resend, limit = task.options.resend, task.options.limit
+        job = Job(terms.mapping, snapshot, snapshot.index(), source.due, state.seed, resend, limit, opted_out)
+        if differ and snapshot.engine == pushdown.ENGINE:
+            yield _compared(source, corner, job, reading, terms)
+        else:
+            found: set[str] = set()
+            batches = _batches(task, reader, terms.mapping, reading, found)
+            sifted = sift(told(batches, source.progress), job, how["spill"])
+            stack.close()
+            yield _Read(terms, reading, sifted, job, snapshot, len(job.index), found)
+
+
+def _how_to_open(source: _Source) -> dict[str, Any]:
+    memory = source.task.project.settings.memory // 2  # the other half is ours
+    spill = runs.outbox(source.state, source.report.run).with_suffix(".spool")
+    return {"memory": memory, "spill": spill, "tags": tags(source.report)}
+
+
+def _terms(sync: ProfileSync, reader: Reader) -> Terms:
+    columns = reader.columns(sync.source.relation)
+    cursor = sync.cursor.column if sync.cursor else None
+    mapping = resolve(columns, sync.key, sync.attributes, cursor=cursor, timezone=sync.source.timezone)
+    return Terms(mapping, columns, sync)
+
+
+def _opted_out(source: _Source) -> opt_outs.OptOuts:
+    """Who has unsubscribed; asked before the source is opened, as DuckDB opens a file in one way at a time."""
+    project, sync = source.task.project, source.task.sync
+    names = list(sync.attributes or ())
+    if sync.respect_opt_out and not names:
+        with named(sync), project.warehouse(sync).open(project.root, **_how_to_open(source)) as reader:
+            names = [attribute.name for attribute in _terms(sync, reader).mapping.attributes]
+    with named(sync):
+        return opt_outs.opted_out(project, source.state, sync, names)
+
+
+def _compared(source: _Source, corner: Corner, job: Job, reading: Reading, terms: Terms) -> _Read:
+    """The same, where the warehouse compares."""
+    run, found = source.report.run, set[str]()
+    comparison = terms.comparison(
+        whole=job.resend,
+        window=reading.window,
+        keys=pushdown.keys_file(corner, sorted(set(source.due["key"]) if reading.full else reading.keys), run),
+        asked=not reading.full and reading.window is None,
+        latest=_latest(source.task, job.mapping),
+    )
+
+    def noted(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        for batch in told(batches, source.progress):
+            found.update(keys(job.mapping, batch)[KEY].drop_nulls())
+            yield batch
+
+    keeps = source.keep is not None
+    sifted, brought, known = pushdown.sifted(corner, job, terms, run, comparison, noted, keeps=keeps)
+    over = partial(corner.over, run)
+    return _Read(terms, reading, sifted, brought, job.snapshot, known, found & set(reading.keys), over)
 
 
 def guarded(task: Task[ProfileSync], drafted: Draft) -> GuardError | None:
@@ -218,10 +342,7 @@ def _batches(
     task: Task[ProfileSync], reader: Reader, mapping: Mapping, reading: Reading, found: set[str]
 ) -> Iterator[pl.DataFrame]:
     """Record batches in which no row comes twice; the keys of `reading.keys` that exist are put into `found`."""
-    relation = task.sync.source.relation
-    latest = None
-    if task.sync.cursor and task.sync.dedupe == "latest":
-        latest = Latest(mapping.key_column, task.sync.cursor.column)
+    relation, latest = task.sync.source.relation, _latest(task, mapping)
     if reading.keys:
         rows = Keys(mapping.key_column, reading.keys)
         for batch in reader.read(relation, mapping.columns, rows, latest=latest):
@@ -232,6 +353,12 @@ def _batches(
         window = reading.window
         for batch in reader.read(relation, mapping.columns, window, latest=latest):
             yield batch.filter(~keys(mapping, batch)[KEY].is_in(seen).fill_null(value=False)) if reading.keys else batch
+
+
+def _latest(task: Task[ProfileSync], mapping: Mapping) -> Latest | None:
+    if task.sync.cursor and task.sync.dedupe == "latest":
+        return Latest(mapping.key_column, task.sync.cursor.column)
+    return None
 
 
 def _removed(job: Job, sifted: Sifted, reading: Reading, gone: AbstractSet[str], *, clears: bool) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from connector.api import profiles
 from connector.api._http import Access
 from connector.config import Outbound, Sync
 from connector.delivery import Parcel, Terms, Traffic, deliver
-from connector.errors import BusyError, CancelledRunError, ConnectorError, GuardError, StateError
+from connector.errors import BusyError, CancelledRunError, ConnectorError, GuardError, StateError, WarehouseError
 from connector.payload import Chunk
 from connector.report import Report
 from connector.state import runs, snapshots
@@ -104,7 +104,7 @@ class Story(ABC, Generic[S, Kept, D]):
         """The run's last report, after what Batch accepted was committed.
 
         Raises:
-            StateError: It could not be; the run stays open, and the next one takes over what it delivered.
+            StateError: It could not be, nor where a WarehouseError is raised; the run stays open, and the next one takes over what it delivered.
         """
 
     @property
@@ -204,7 +204,7 @@ class Story(ABC, Generic[S, Kept, D]):
     ) -> Report:
         try:
             report = self.close(kept, drafted, report, ended, reasons)
-        except StateError as error:
+        except (StateError, WarehouseError) as error:
             return report.failed(ended or error)
         logger.info("run %s: %s, %d of %d accepted", report.run, report.outcome, report.accepted, report.planned)
         return report

@@ -46,6 +46,9 @@ class ProfileSync(OutboundBase):
     """One sync: rows of a warehouse become attributes of profiles."""
 
     kind: Literal["profiles"] = Field(description="profiles: a row holds the attributes of a profile")
+    engine: Literal["local", "warehouse"] = Field(
+        default="local", description="where rows are compared with what was delivered: here, or in the warehouse"
+    )
     full_read_every: PositiveDuration = Field(
         default=timedelta(days=7),
         validate_default=False,
