@@ -157,21 +157,22 @@ class SqlDiffer(ABC):
     def _merge(self, snapshot: str, delta: str, marks: str, columns: Sequence[str]) -> str:
         """The one statement by which a snapshot moves; the same again changes nothing."""
         q = self.dialect.quoted
-        k, takes, gone = q("k"), q("takes"), q("gone")
-        own = [q(name) for name in ("doubt", "other", "at")]
-        takes_it = [self.dialect.bit.format(mask=f"u.{takes}", bit=1 << bit) for bit in range(len(columns))]
-        names, new = [q(name) for name in columns], [q(f"new_{name}") for name in columns]
-        values = list(zip(names, new, takes_it, strict=True))
-        rows = ", ".join((*(f"m.{q(name)} AS {q(name)}" for name in MARKS), *(f"d.{name} AS {name}" for name in new)))
-        update = (f"{name} = CASE WHEN {taken} THEN u.{value} ELSE t.{name} END" for name, value, taken in values)
-        insert = (f"CASE WHEN {taken} THEN u.{value} END" for _, value, taken in values)
+        k, gone = q("k"), q("gone")
+        own, names = [q(name) for name in ("doubt", "other", "at")], [q(name) for name in columns]
+        bits = (self.dialect.bit.format(mask=f"m.{q('takes')}", bit=1 << bit) for bit in range(len(columns)))
+        values = (
+            f"CASE WHEN {taken} THEN d.{q('new_' + name)} ELSE d.{q('old_' + name)} END AS {q(name)}"
+            for name, taken in zip(columns, bits, strict=True)
+        )
+        rows = ", ".join((*(f"m.{name} AS {name}" for name in (k, gone, *own)), *values))
+        after = [*own, *names]
         return (
-            f"MERGE INTO {snapshot} AS t USING (SELECT {rows} FROM {marks} AS m LEFT JOIN "  # noqa: S608 - names are quoted
-            f"(SELECT * FROM {delta} WHERE {q('here')}) AS d ON d.{k} = m.{k} AND m.{takes} <> 0) AS u ON t.{k} = u.{k} "
+            f"MERGE INTO {snapshot} AS t USING (SELECT {rows} FROM {marks} AS m "  # noqa: S608 - names are quoted
+            f"LEFT JOIN (SELECT * FROM {delta} WHERE NOT {q('twice')}) AS d ON d.{k} = m.{k}) AS u ON t.{k} = u.{k} "
             f"WHEN MATCHED AND u.{gone} THEN DELETE "
-            f"WHEN MATCHED THEN UPDATE SET {', '.join((*(f'{name} = u.{name}' for name in own), *update))} "
-            f"WHEN NOT MATCHED AND NOT u.{gone} THEN INSERT ({', '.join((k, *own, *names))}) "
-            f"VALUES ({', '.join((f'u.{k}', *(f'u.{name}' for name in own), *insert))})"
+            f"WHEN MATCHED THEN UPDATE SET {', '.join(f'{name} = u.{name}' for name in after)} "
+            f"WHEN NOT MATCHED AND NOT u.{gone} THEN INSERT ({', '.join((k, *after))}) "
+            f"VALUES ({', '.join(f'u.{name}' for name in (k, *after))})"
         )
 
     def _read(self, table: str, columns: Sequence[str], side: str | None) -> str:
