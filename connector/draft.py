@@ -1,15 +1,11 @@
 """Reads a sync's source as it is due this time and drafts what has to be sent; sends nothing."""
 
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,37 +21,16 @@ from connector.hashing import KEY_HASH, key_hashes
 from connector.mapping import KEY, Mapping, keys, resolve
 from connector.payload import Chunk, chunks
 from connector.planning import ChangeSet, Job, Sifted, build, removed_rows, sift
-from connector.pushdown import Corner, Keep, Terms
+from connector.pushdown import Corner, Keep
+from connector.reading import Reading, batches_of, how_to_read, keys_again, latest_of, types_of
 from connector.report import Report, Seconds
 from connector.state import runs
 from connector.state.database import State
 from connector.state.snapshots import Snapshot
 from connector.task import Progress, Task, named, tags, told
-from connector.warehouses._base import Keys, Latest, Reader, Window
-
-_DECIDING = {"warehouse", "source", "key", "attributes", "dedupe", "respect_opt_out"}
-"""What of a sync decides which rows are read and what becomes of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How the source is read this time.
-
-    Attributes:
-        full: The whole source.
-        until: Upper end of what is read, by the warehouse's clock; the cursor's next start.
-        window: What is new by the cursor; None where `full`, or where only keys are read.
-        keys: Keys to look at whatever their cursor says; empty where `full`.
-        asked: Only these keys, on the operator's word.
-        scope: What the cursor's position is good for: a sync that reads or maps otherwise has to read all again.
-    """
-
-    full: bool
-    until: datetime
-    window: Window | None = None
-    keys: tuple[str, ...] = ()
-    asked: bool = False
-    scope: str = ""
+from connector.valued import Terms
+from connector.warehouses._base import Reader, WarehouseSettings
+from connector.warehouses._differ import Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +60,7 @@ class Draft:
     @property
     def attributes(self) -> dict[str, str]:
         """Type by attribute name."""
-        return _types(self.mapping)
+        return types_of(self.mapping)
 
     @property
     def outbox(self) -> Path:
@@ -144,7 +119,7 @@ class _Read(NamedTuple):
     over: Callable[[], None] = lambda: None
 
 
-def draft(  # noqa: PLR0917 - what a run has
+def draft(
     task: Task[ProfileSync],
     state: State,
     snapshot: Snapshot,
@@ -207,24 +182,25 @@ def _read(source: _Source, snapshot: Snapshot) -> Iterator[_Read]:
     sync = task.sync
     opted_out = _opted_out(source)
     with named(sync), ExitStack() as stack:
-        differ = None
-        settings, how = task.project.warehouse(sync), _how_to_open(source)
+        settings: WarehouseSettings = task.project.warehouse(sync)
+        how, corner = _how_to_open(source), None
         if sync.engine == pushdown.ENGINE:
             differ = stack.enter_context(settings.diff_in(task.project.root, write=source.keep is not None, **how))
-        reader = differ.reader if differ else stack.enter_context(settings.open(task.project.root, **how))
+            corner, reader = Corner(differ, state, sync.name, sync.warehouse, run), differ.reader
+        else:
+            reader = stack.enter_context(settings.open(task.project.root, **how))
         terms = _terms(sync, reader)
-        if differ:
-            corner = Corner(differ, state, sync.name, sync.warehouse)
-            snapshot = pushdown.ready(corner, snapshot, terms, run, source.keep)
-        again = _keys_again(source.due, runs.rejects(state, sync.name))
-        reading = _how_to_read(task, reader.now(), snapshot, terms.mapping, again)
+        if corner:
+            snapshot = pushdown.ready(corner, snapshot, terms, source.keep)
+        again = keys_again(source.due, runs.rejects(state, sync.name))
+        reading = how_to_read(task, reader.now(), snapshot, terms.mapping, again)
         resend, limit = task.options.resend, task.options.limit
         job = Job(terms.mapping, snapshot, snapshot.index(), source.due, state.seed, resend, limit, opted_out)
-        if differ and snapshot.engine == pushdown.ENGINE:
+        if corner and snapshot.engine == pushdown.ENGINE:
             yield _compared(source, corner, job, reading, terms)
         else:
             found: set[str] = set()
-            batches = _batches(task, reader, terms.mapping, reading, found)
+            batches = batches_of(task, reader, terms.mapping, reading, found)
             sifted = sift(told(batches, source.progress), job, how["spill"])
             stack.close()
             yield _Read(terms, reading, sifted, job, snapshot, len(job.index), found)
@@ -256,13 +232,16 @@ def _opted_out(source: _Source) -> opt_outs.OptOuts:
 
 def _compared(source: _Source, corner: Corner, job: Job, reading: Reading, terms: Terms) -> _Read:
     """The same, where the warehouse compares."""
-    run, found = source.report.run, set[str]()
-    comparison = terms.comparison(
+    found = set[str]()
+    comparison = Comparison(
+        terms.sync.source.relation,
+        terms.mapping.key_column,
+        terms.attributes,
         whole=job.resend,
         window=reading.window,
-        keys=pushdown.keys_file(corner, sorted(set(source.due["key"]) if reading.full else reading.keys), run),
+        keys=pushdown.keys_file(corner, sorted(set(source.due["key"]) if reading.full else reading.keys)),
         asked=not reading.full and reading.window is None,
-        latest=_latest(source.task, job.mapping),
+        latest=latest_of(source.task, job.mapping),
     )
 
     def noted(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -271,9 +250,8 @@ def _compared(source: _Source, corner: Corner, job: Job, reading: Reading, terms
             yield batch
 
     keeps = source.keep is not None
-    sifted, brought, known = pushdown.sifted(corner, job, terms, run, comparison, noted, keeps=keeps)
-    over = partial(corner.over, run)
-    return _Read(terms, reading, sifted, brought, job.snapshot, known, found & set(reading.keys), over)
+    sifted, brought, known = pushdown.sifted(corner, job, terms, comparison, noted, keeps=keeps)
+    return _Read(terms, reading, sifted, brought, job.snapshot, known, found & set(reading.keys), corner.over)
 
 
 def guarded(task: Task[ProfileSync], drafted: Draft) -> GuardError | None:
@@ -303,62 +281,6 @@ def _require_same_key(task: Task[ProfileSync], snapshot: Snapshot) -> None:
             f"sync '{task.sync.name}': the snapshot was made with key '{before}', the sync now says '{task.sync.key}'",
             remedy="put the key back, or send everything again on purpose with --resend",
         )
-
-
-def _how_to_read(
-    task: Task[ProfileSync], now: datetime, snapshot: Snapshot, mapping: Mapping, again: tuple[str, ...]
-) -> Reading:
-    """The whole source, what is new by the cursor, or the keys that were asked for."""
-    sync, options, manifest = task.sync, task.options, snapshot.manifest
-    cursor, last = sync.cursor, manifest.get("cursor")
-    until = now - (cursor.lag if cursor else timedelta())
-    scope = _scope(sync, mapping)
-    if options.keys:
-        return Reading(full=False, until=until, keys=tuple(dict.fromkeys(options.keys)), asked=True)
-    read_at = manifest.get("full_read_at")
-    stale = read_at is None or time.time() - read_at >= sync.full_read_every.total_seconds()
-    if options.full or options.resend or stale or not cursor or not last or last["scope"] != scope:
-        return Reading(full=True, until=until, scope=scope)
-    since = datetime.fromisoformat(last["value"]).astimezone(UTC) - cursor.overlap
-    window = Window(cursor.column, since, until, sync.source.timezone)
-    return Reading(full=False, until=until, window=window, keys=again, scope=scope)
-
-
-def _scope(sync: ProfileSync, mapping: Mapping) -> str:
-    """16 hexadecimal digits that change with whatever decides which rows are read and what becomes of them."""
-    parts = sync.model_dump(mode="json", include=_DECIDING)
-    cursor = sync.cursor.column if sync.cursor else None
-    text = json.dumps([parts, sync.source.relation, cursor, _types(mapping)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _keys_again(due: pl.DataFrame, rejects: pl.DataFrame) -> tuple[str, ...]:
-    """Keys to look at whatever their cursor says: due again by now, or invalid when last seen."""
-    invalid = rejects.filter((pl.col("source") == "invalid") & (pl.col("key") != ""))
-    return tuple(sorted({*due["key"], *invalid["key"]}))
-
-
-def _batches(
-    task: Task[ProfileSync], reader: Reader, mapping: Mapping, reading: Reading, found: set[str]
-) -> Iterator[pl.DataFrame]:
-    """Record batches in which no row comes twice; the keys of `reading.keys` that exist are put into `found`."""
-    relation, latest = task.sync.source.relation, _latest(task, mapping)
-    if reading.keys:
-        rows = Keys(mapping.key_column, reading.keys)
-        for batch in reader.read(relation, mapping.columns, rows, latest=latest):
-            found.update(keys(mapping, batch)[KEY].drop_nulls())
-            yield batch
-    if reading.full or reading.window:
-        seen = pl.Series(reading.keys, dtype=pl.String).implode()
-        window = reading.window
-        for batch in reader.read(relation, mapping.columns, window, latest=latest):
-            yield batch.filter(~keys(mapping, batch)[KEY].is_in(seen).fill_null(value=False)) if reading.keys else batch
-
-
-def _latest(task: Task[ProfileSync], mapping: Mapping) -> Latest | None:
-    if task.sync.cursor and task.sync.dedupe == "latest":
-        return Latest(mapping.key_column, task.sync.cursor.column)
-    return None
 
 
 def _removed(job: Job, sifted: Sifted, reading: Reading, gone: AbstractSet[str], *, clears: bool) -> pl.DataFrame:
@@ -399,7 +321,3 @@ def _counted(report: Report, sifted: Sifted, change_set: ChangeSet, snapshot_row
         planned=change_set.planned,
         known=snapshot_rows + counts[Kind.ADDED] - change_set.readded,
     )
-
-
-def _types(mapping: Mapping) -> dict[str, str]:
-    return {attribute.name: attribute.type for attribute in mapping.attributes}

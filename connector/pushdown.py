@@ -8,38 +8,35 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 
-from connector import values
-from connector.changes import SEND
+from connector import valued
 from connector.config import ProfileSync, Project
 from connector.errors import StateError, WarehouseError
-from connector.hashing import HASH, KEY_HASH, NULL, UNKNOWN, VERSION, hashed, key_hashes, self_test
-from connector.mapping import KEY, WITHHELD, Attribute, Column, Mapping, apply, judged, valid
+from connector.hashing import KEY_HASH, VERSION, hashed, self_test
+from connector.mapping import KEY, WITHHELD, apply
 from connector.planning import Job, Sifted, sift
 from connector.state import snapshots
 from connector.state.database import WAYS_OUT, State, translated
 from connector.state.files import write_frames
 from connector.state.runs import outbox
-from connector.state.snapshots import AT, DELETED, Snapshot
-from connector.warehouses._base import Comparison, Differ
-
-FORGOTTEN = (1 << 64) - 1
-"""The hash of a value that was delivered and is not kept: like none that there is."""
+from connector.state.snapshots import Snapshot
+from connector.valued import Terms
+from connector.warehouses._differ import Comparison, Differ
 
 ENGINE = "warehouse"
 
-_DOUBT, _OTHER = "#doubt", "#other"
 _DELTA, _PLAN = "delta", "plan"
 
 
 class Keep(Protocol):
     """Makes a snapshot the sync's current one, in a transaction of its own."""
 
-    def __call__(self, snapshot: Snapshot) -> None: ...
+    def __call__(self, snapshot: Snapshot) -> None:
+        """From now on it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +48,28 @@ class Corner:
         state: Whose sync it is: two states never share a table.
         sync: The sync's name.
         warehouse: The warehouse's name.
+        run: The run that is there.
     """
 
     differ: Differ
     state: State
     sync: str
     warehouse: str
+    run: str
 
     @property
     def stem(self) -> str:
         """What the names of its tables begin with."""
         return stem(self.state, self.sync)
 
-    def named(self, what: str, run: str) -> str:
-        """A table of a run."""
-        return f"{self.stem}_{what}_{run.rpartition('-')[2]}"
+    def named(self, what: str) -> str:
+        """A table of the run."""
+        return f"{self.stem}_{what}_{self.run.rpartition('-')[2]}"
 
-    def over(self, run: str) -> None:
-        """Remove what a run or a plan compared."""
+    def over(self) -> None:
+        """Remove what the run or the plan compared."""
         with suppress(WarehouseError):  # the next run sweeps
-            self.differ.drop([self.named(_DELTA, run), self.named(_PLAN, run)])
+            self.differ.drop([self.named(_DELTA), self.named(_PLAN)])
 
     def sweep(self, snapshot: Snapshot) -> None:
         """Remove what runs left behind; only while none is open."""
@@ -79,67 +78,19 @@ class Corner:
         self.differ.drop([table for table in left if table != kept and not table.startswith(plans)])
 
 
-class Terms(NamedTuple):
-    """How values become attributes: what a snapshot of values has to be read with.
-
-    Attributes:
-        mapping: The run's.
-        columns: The source's.
-        sync: Its settings.
-    """
-
-    mapping: Mapping
-    columns: Sequence[Column]
-    sync: ProfileSync
-
-    @property
-    def recipe(self) -> list[list[Any]]:
-        """Name, type, the column's type, zone and order of each attribute: with another one a snapshot is made anew."""
-        dtypes = {column.name: str(column.dtype) for column in self.columns}
-        given = self.sync.attributes or {}
-        return [
-            [
-                each.name,
-                each.type,
-                dtypes[each.column],
-                self.sync.source.timezone,
-                each.name in given and given[each.name].unordered,
-            ]
-            for each in self.mapping.attributes
-        ]
-
-    @property
-    def attributes(self) -> list[tuple[str, str]]:
-        """Each attribute's column in the snapshot, and in the source."""
-        return [(own_column(each.name), each.column) for each in self.mapping.attributes]
-
-    @property
-    def dtypes(self) -> dict[str, pl.DataType]:
-        """Of the source's columns."""
-        return {column.name: column.dtype for column in self.columns}
-
-    def comparison(self, **more: Any) -> Comparison:
-        """With the source's rows."""
-        return Comparison(self.sync.source.relation, self.mapping.key_column, self.attributes, **more)
-
-    def fits(self, snapshot: Snapshot) -> bool:
-        """Whether the snapshot is one of values that were mapped like this."""
-        manifest = snapshot.manifest
-        return snapshot.engine == ENGINE and (manifest["warehouse"], manifest["recipe"]) == (
-            self.sync.warehouse,
-            self.recipe,
-        )
-
-
 def stem(state: State, sync: str) -> str:
     """What the names of a sync's tables begin with: its own name, and digits that no other state has."""
     plain = "".join(letter if letter.isalnum() else "_" for letter in sync.lower())[:40]
     return f"s_{plain}_{state.digest(sync)[:8]}"
 
 
-def own_column(attribute: str) -> str:
-    """An attribute's column in a snapshot: a name that every warehouse takes, `a_plan`, `n_email_address`."""
-    return f"n_{attribute[1:]}" if attribute.startswith("$") else f"a_{attribute}"
+def _fits(snapshot: Snapshot, terms: Terms) -> bool:
+    """Whether the snapshot is one of values that were mapped like this."""
+    manifest = snapshot.manifest
+    return snapshot.engine == ENGINE and (manifest["warehouse"], manifest["recipe"]) == (
+        terms.sync.warehouse,
+        terms.recipe,
+    )
 
 
 def home(
@@ -184,7 +135,7 @@ def _apart(state: State, run: str) -> Path:
     return outbox(state, run).with_suffix(".home")
 
 
-def ready(corner: Corner, snapshot: Snapshot, terms: Terms, run: str, keep: Keep | None) -> Snapshot:
+def ready(corner: Corner, snapshot: Snapshot, terms: Terms, keep: Keep | None) -> Snapshot:
     """The snapshot in the warehouse, as these terms need it: what was delivered stays delivered.
 
     Where nothing may change (`keep` is None) one that does not fit comes as hashes, for the local engine to plan with.
@@ -196,14 +147,14 @@ def ready(corner: Corner, snapshot: Snapshot, terms: Terms, run: str, keep: Keep
     require(corner, snapshot)
     if keep is not None:
         corner.sweep(snapshot)
-    if terms.fits(snapshot):
+    if _fits(snapshot, terms):
         return snapshot
     if keep is None:
-        return downloaded(corner.differ, snapshot, corner.state.seed, _apart(corner.state, run))
+        return downloaded(corner.differ, snapshot, corner.state.seed, _apart(corner.state, corner.run))
     local = downloaded(corner.differ, snapshot, corner.state.seed, snapshot.folder)
     if local is not snapshot:  # from here on a kill finds a state as the local engine leaves it
         keep(local)
-    pushed = _uploaded(corner, local, terms, run)
+    pushed = _uploaded(corner, local, terms)
     keep(pushed)
     corner.sweep(pushed)
     return pushed
@@ -233,22 +184,22 @@ def downloaded(differ: Differ, snapshot: Snapshot, seed: int, folder: Path) -> S
         return snapshot
     manifest = snapshot.manifest
     names = [name for name, *_ in manifest["recipe"]]
-    own = [own_column(name) for name in names]
+    own = [valued.own_column(name) for name in names]
     frames = differ.read(manifest["table"], ["k", "doubt", "other", "at", *own])
-    kept = _hashes(frames, manifest["recipe"], own, seed)
+    kept = valued.hashes(frames, manifest["recipe"], own, seed)
     file = snapshots.write(Snapshot(folder, {}, 0), kept)
     plain = {name: value for name, value in manifest.items() if name not in ("engine", "warehouse", "table", "recipe")}
     hashes = {"hash_version": VERSION, "self_test": self_test(seed)}
     return Snapshot(folder, {**plain, **hashes, "files": [file] if file else []}, snapshot.generation + 1)
 
 
-def _uploaded(corner: Corner, local: Snapshot, terms: Terms, run: str) -> Snapshot:
+def _uploaded(corner: Corner, local: Snapshot, terms: Terms) -> Snapshot:
     """A new table with what the source says, as far as it is what was delivered."""
-    differ, table = corner.differ, corner.named("of", run)
-    comparison = terms.comparison()
+    differ, table = corner.differ, corner.named("of")
+    comparison = Comparison(terms.sync.source.relation, terms.mapping.key_column, terms.attributes)
     differ.make(table, comparison)
     if local.files:
-        copy, path = corner.named("copy", run), folder(corner.state, run) / "over"
+        copy, path = corner.named("copy"), folder(corner.state, corner.run) / "over"
         differ.compare(comparison, table, copy)
         if write_frames(path, _taken_over(corner, local, terms, copy)):
             differ.settle(table, copy, comparison.names, path)
@@ -277,40 +228,20 @@ def _taken_over(corner: Corner, local: Snapshot, terms: Terms, copy: str) -> Ite
         rows = rows.filter(pl.Series(known))
         same = rows[KEY] == stored[KEY]
         seen[slots[known][same.to_numpy()]] = True
-        yield _marks(stored.filter(same), names, rows.filter(same))
+        yield valued.marks(stored.filter(same), names, rows.filter(same))
     rest = local.rows(index.positions[~seen], names, at=True)
     for part in rest.iter_slices(100_000):
-        yield _marks(part, names)
+        yield valued.marks(part, names)
 
 
-def _marks(stored: pl.DataFrame, names: Sequence[str], now: pl.DataFrame | None = None) -> pl.DataFrame:
-    """Marks (see `Differ.settle`) of rows of a snapshot of hashes: `stored`, and the same rows of the source where it has them."""
-    takes, doubt, other = [], [], []
-    for bit, name in enumerate(names):
-        before = stored[HASH + name]
-        same = pl.repeat(value=False, n=stored.height, dtype=pl.Boolean, eager=True)
-        if now is not None:
-            same = (now[HASH + name] == before) & ((now[WITHHELD] // (1 << bit)) % 2 == 0)
-        takes.append(same.cast(pl.Int64) * (1 << bit))
-        doubt.append((before == UNKNOWN).cast(pl.Int64) * (1 << bit))
-        other.append((~same & ~before.is_in([UNKNOWN, NULL])).cast(pl.Int64) * (1 << bit))
-    masks = {"takes": takes, "doubt": doubt, "other": other}
-    return pl.DataFrame({
-        "k": stored[KEY],
-        **{name: sum(bits, pl.zeros(stored.height, pl.Int64, eager=True)) for name, bits in masks.items()},
-        "gone": pl.repeat(value=False, n=stored.height, dtype=pl.Boolean, eager=True),
-        "at": stored[AT],
-    })  # fmt: skip
-
-
-def keys_file(corner: Corner, keys: Sequence[str], run: str) -> Path | None:
+def keys_file(corner: Corner, keys: Sequence[str]) -> Path | None:
     """The file of keys that a comparison is to look at; None where there are none."""
-    path = folder(corner.state, run) / "keys"
+    path = folder(corner.state, corner.run) / "keys"
     return path if write_frames(path, [pl.DataFrame({"k": pl.Series(keys, dtype=pl.String)})]) else None
 
 
 def sifted(
-    corner: Corner, job: Job, terms: Terms, run: str, comparison: Comparison,
+    corner: Corner, job: Job, terms: Terms, comparison: Comparison,
     told: Callable[[Iterator[pl.DataFrame]], Iterable[pl.DataFrame]], *, keeps: bool,
 ) -> tuple[Sifted, Job, int]:  # fmt: skip
     """Let the warehouse compare, and sift what it found.
@@ -320,8 +251,8 @@ def sifted(
         rows of the whole snapshot.
     """
     differ, table = corner.differ, job.snapshot.manifest["table"]
-    delta = corner.named(_DELTA if keeps else _PLAN, run)
-    names, spill = comparison.names, folder(corner.state, run)
+    delta = corner.named(_DELTA if keeps else _PLAN)
+    names, spill = comparison.names, folder(corner.state, corner.run)
     known = differ.rows(table)
     differ.compare(comparison, table, delta)
     brought = _brought(
@@ -332,7 +263,7 @@ def sifted(
     found = sift(told(rows), job, spill / "new")
     apart = 0 if comparison.parts else known - len(job.index)
     if keeps and not comparison.parts:
-        _absorb(corner, job, found, table, delta, run, names)
+        _absorb(corner, table, delta, job.snapshot.rows(job.index.positions[found.same], [])[KEY], names)
     return replace(found, read=found.read + apart, unchanged=found.unchanged + apart), job, known
 
 
@@ -342,7 +273,7 @@ def _brought(frames: Iterator[pl.DataFrame], terms: Terms, seed: int, spill: Pat
     dtypes = {f"old_{own}": terms.dtypes[column] for own, column in terms.attributes}
     cast = (frame.cast(dtypes).with_columns(pl.lit(0, pl.Int64).alias("at")) for frame in frames)  # type: ignore[arg-type]
     file = snapshots.write(
-        Snapshot(spill / "old", {}, 0), _hashes(cast, terms.recipe, [f"old_{name}" for name in names], seed)
+        Snapshot(spill / "old", {}, 0), valued.hashes(cast, terms.recipe, [f"old_{name}" for name in names], seed)
     )
     return Snapshot(spill / "old", {"files": [file] if file else []}, 0)
 
@@ -356,49 +287,13 @@ def _new(differ: Differ, delta: str, terms: Terms, side: str) -> Iterator[pl.Dat
         yield frame.select(pl.Series(column, frame[name]).cast(terms.dtypes[column]) for column, name in wanted.items())
 
 
-def _absorb(corner: Corner, job: Job, found: Sifted, table: str, delta: str, run: str, names: Sequence[str]) -> None:
+def _absorb(corner: Corner, table: str, delta: str, keys: pl.Series, names: Sequence[str]) -> None:
     """Take over values that are written otherwise than before and mean the same, so that they do not come each time."""
-    keys = job.snapshot.rows(job.index.positions[found.same], [])[KEY]
     if not len(keys):
         return
-    zero = pl.lit(0, pl.Int64)
-    marks = keys.alias("k").to_frame().select(
-        "k", pl.lit((1 << len(names)) - 1, pl.Int64).alias("takes"), zero.alias("doubt"), zero.alias("other"),
-        pl.lit(value=False).alias("gone"), zero.alias("at"),
-    )  # fmt: skip
-    path = folder(corner.state, run) / "marks"
-    write_frames(path, [marks])
+    path = folder(corner.state, corner.run) / "marks"
+    write_frames(path, [valued.whole(keys, len(names))])
     corner.differ.settle(table, delta, names, path)
-
-
-def _hashes(
-    frames: Iterable[pl.DataFrame], recipe: Sequence[Sequence[Any]], own: Sequence[str], seed: int
-) -> Iterator[pl.DataFrame]:
-    """Rows of a snapshot of values (`k`, `doubt`, `other`, `at` and its columns `own`) as those of one of hashes."""
-    attributes = [
-        Attribute(name, type_, column, keep=False) for (name, type_, *_), column in zip(recipe, own, strict=True)
-    ]
-    marks = {"k": KEY, "doubt": _DOUBT, "other": _OTHER, "at": AT}
-    for frame in frames:
-        typed = {
-            name: values.typed(column, frame.schema[column], type_, timezone=zone, unordered=unordered)
-            for (name, type_, _, zone, unordered), column in zip(recipe, own, strict=True)
-        }
-        identity = [values.source(name).alias(mark) for name, mark in marks.items()]
-        rows = valid(judged(frame, identity, (), typed), list(marks.values()), list(typed))
-        hashes = hashed(rows, attributes, seed)
-        believed = [_believed(name, bit) for bit, name in enumerate(typed)]
-        yield rows.select(*marks.values()).hstack(hashes).with_columns(*believed, pl.lit(value=False).alias(DELETED))
-
-
-def _believed(name: str, bit: int) -> pl.Expr:
-    """The hash of a value, where what stands there is to be believed."""
-
-    def has(mask: str) -> pl.Expr:
-        return (pl.col(mask) // (1 << bit)) % 2 == 1
-
-    said = pl.when(has(_DOUBT)).then(pl.lit(UNKNOWN, pl.UInt64)).when(has(_OTHER)).then(pl.lit(FORGOTTEN, pl.UInt64))
-    return said.otherwise(HASH + name).alias(HASH + name)
 
 
 @contextmanager
@@ -425,10 +320,10 @@ def kept(
     names = [name for name, *_ in manifest["recipe"]]
     path = outbox(state, run).with_suffix(".marks")
     path.unlink(missing_ok=True)
-    write_frames(path, (_moves(frame, names) for frame in rows))
+    write_frames(path, (valued.moves(frame, names) for frame in rows))
     try:
         with _opened(project, state, sync.name, manifest["warehouse"], run) as corner:
-            delta = corner.named(_DELTA, run)
+            delta = corner.named(_DELTA)
             require(corner, snapshot)
             if path.exists():
                 if delta not in corner.differ.tables(delta):
@@ -436,29 +331,11 @@ def kept(
                         f"sync '{sync.name}': what run {run} compared, table '{delta}' of its warehouse, is gone",
                         remedy=WAYS_OUT.format(sync=sync.name),
                     )
-                corner.differ.settle(manifest["table"], delta, [own_column(name) for name in names], path)
+                corner.differ.settle(manifest["table"], delta, [valued.own_column(name) for name in names], path)
             yield
-            corner.over(run)
+            corner.over()
     finally:
         path.unlink(missing_ok=True)
-
-
-def _moves(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """Marks (see `Differ.settle`) of rows of an outbox: what was sent and accepted takes its new value, all else stays, or is in doubt."""
-    takes, doubt, other = [], [], []
-    for bit, name in enumerate(names):
-        unknown = pl.col(HASH + name) == UNKNOWN
-        sent = (pl.col(SEND) // (1 << bit)) % 2 == 1
-        takes.append((sent & ~unknown).cast(pl.Int64) * (1 << bit))
-        doubt.append(unknown.cast(pl.Int64) * (1 << bit))
-        other.append((pl.col(HASH + name) == FORGOTTEN).cast(pl.Int64) * (1 << bit))
-    masks = {"takes": takes, "doubt": doubt, "other": other}
-    return frame.select(
-        pl.col(KEY).alias("k"),
-        *(pl.sum_horizontal(bits).alias(name) for name, bits in masks.items()),
-        pl.col(DELETED).alias("gone"),
-        pl.col(AT).alias("at"),
-    )
 
 
 @contextmanager
@@ -472,4 +349,4 @@ def _opened(
             remedy="name that warehouse again, at least for one run; " + WAYS_OUT.format(sync=sync),
         )
     with settings.diff_in(project.root, tags={"sync": sync, "run": run}, write=write) as differ:
-        yield Corner(differ, state, sync, warehouse)
+        yield Corner(differ, state, sync, warehouse, run)

@@ -104,7 +104,8 @@ class Story(ABC, Generic[S, Kept, D]):
         """The run's last report, after what Batch accepted was committed.
 
         Raises:
-            StateError: It could not be, nor where a WarehouseError is raised; the run stays open, and the next one takes over what it delivered.
+            StateError: It could not be; the run stays open, and the next one takes over what it delivered.
+            WarehouseError: The same, where the warehouse keeps what was delivered.
         """
 
     @property

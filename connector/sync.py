@@ -127,7 +127,12 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
         return guarded(self.task, drafted)
 
     def close(
-        self, kept: Snapshot, drafted: Draft, report: Report, ended: ConnectorError | None, reasons: Sequence[str]
+        self,
+        kept: Snapshot,  # noqa: ARG002 - drafting may have moved it
+        drafted: Draft,
+        report: Report,
+        ended: ConnectorError | None,
+        reasons: Sequence[str],
     ) -> Report:
         """Commit the accepted rows to the snapshot."""
         result = settled(self.state, self.lease.run, drafted.attributes)

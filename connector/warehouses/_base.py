@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -15,6 +15,9 @@ from pydantic import Field
 from connector._model import Model
 from connector.errors import WarehouseError
 from connector.mapping import Column
+
+if TYPE_CHECKING:
+    from connector.warehouses._differ import Differ
 
 RECORD_BATCH_ROWS = 50_000
 """Rows of one record batch: large enough to be columnar, small enough to bound memory."""
@@ -162,104 +165,6 @@ class Loader(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What of a source is compared with a snapshot.
-
-    Attributes:
-        source: The table or query.
-        key: The source's column of the key.
-        attributes: Of each attribute its column in the snapshot ([a-z][a-z0-9_]{0,60}) and the source's.
-        whole: Every row, equal or not.
-        window: Rows of this window alone, and those of `keys`; what the source lacks is then not told.
-        keys: A Parquet file of `k` (String, distinct): rows to look at whatever their values.
-        asked: Rows of `keys` alone.
-        latest: See `Reader.read`.
-    """
-
-    source: Relation
-    key: str
-    attributes: Sequence[tuple[str, str]]
-    whole: bool = False
-    window: Window | None = None
-    keys: Path | None = None
-    asked: bool = False
-    latest: Latest | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """The attributes' columns in the snapshot."""
-        return [name for name, _ in self.attributes]
-
-    @property
-    def parts(self) -> bool:
-        """Not the whole source is read."""
-        return self.asked or self.window is not None
-
-
-class Differ(Protocol):
-    """An open connection that compares a source with a snapshot of values in a schema of ours. One thread at a time.
-
-    Tables are named without their schema. All may be repeated after a kill.
-    """
-
-    @property
-    def reader(self) -> Reader:
-        """Reads over the same connection."""
-
-    def tables(self, prefix: str) -> list[str]:
-        """The names of our schema's tables that begin so; none where there is no schema."""
-
-    def rows(self, table: str) -> int:
-        """The rows of a table of ours.
-
-        Raises:
-            WarehouseError: There is no such table.
-        """
-
-    def read(self, table: str, columns: Sequence[str], side: str | None = None) -> Iterator[pl.DataFrame]:
-        """Columns of a table of ours; of a delta also one side: see `_diffing.SIDES`.
-
-        Raises:
-            WarehouseError: The read failed; what was yielded until then must not be taken as complete.
-        """
-
-    def make(self, snapshot: str, comparison: Comparison) -> None:
-        """An empty snapshot for a source with these columns, and the schema where it is missing.
-
-        Raises:
-            WarehouseError: The right to do so is missing; the remedy names it.
-        """
-
-    def compare(self, comparison: Comparison, snapshot: str, delta: str) -> None:
-        """Put into a new table every row whose values differ, whose key comes twice, is new or is gone, or is asked for.
-
-        Raises:
-            WarehouseError: The source cannot be read, or our schema not be written.
-        """
-
-    def settle(self, snapshot: str, delta: str, columns: Sequence[str], marks: Path) -> None:
-        """Move a snapshot: all rows or none.
-
-        Args:
-            snapshot: Its table.
-            delta: Where new values come from.
-            columns: The snapshot's attributes; bit i of the masks is about the i-th.
-            marks: A Parquet file of distinct `k`, `takes` (the attributes whose new value counts; the others stay),
-                `doubt` and `other` (as they stand from now on), `gone` (the row goes) and `at`; see `_diffing.MARKS`.
-
-        Raises:
-            WarehouseError: Our schema cannot be written.
-        """
-
-    def drop(self, tables: Sequence[str]) -> None:
-        """Remove tables of ours, those that are there.
-
-        Raises:
-            WarehouseError: The right to do so is missing.
-        """
-
-
 class WarehouseSettings(Model):
     """Base of each warehouse's settings; `type` tells them apart."""
 
@@ -305,13 +210,13 @@ class WarehouseSettings(Model):
 
     def diff_in(
         self,
-        root: Path,
+        root: Path,  # noqa: ARG002
         *,
         memory: int | None = None,  # noqa: ARG002 - of those that can
         spill: Path | None = None,  # noqa: ARG002
         tags: Mapping[str, str] | None = None,  # noqa: ARG002
         write: bool = True,  # noqa: ARG002
-    ) -> AbstractContextManager[Differ]:
+    ) -> "AbstractContextManager[Differ]":
         """Connect, to compare; what is given is as for `open`, and where not to `write`, all that is made is passing.
 
         Raises:
@@ -344,8 +249,6 @@ __all__ = [
     "RECORD_BATCH_ROWS",
     "Column",
     "ColumnType",
-    "Comparison",
-    "Differ",
     "Keys",
     "Latest",
     "Load",

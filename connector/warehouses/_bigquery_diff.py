@@ -1,7 +1,7 @@
 """A comparison inside BigQuery: the snapshot is a table, clustered by key, in a dataset of ours."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -12,12 +12,13 @@ from google.cloud import bigquery
 
 from connector.warehouses import _bigquery_sql as sql
 from connector.warehouses import _loading as loading
-from connector.warehouses._base import Comparison, Relation
+from connector.warehouses._base import Relation
 from connector.warehouses._bigquery import BigQueryReader
 from connector.warehouses._bigquery_client import Clients
-from connector.warehouses._bigquery_errors import translated
+from connector.warehouses._bigquery_errors import FAILURES, translated
 from connector.warehouses._bigquery_jobs import Jobs
 from connector.warehouses._bigquery_load import STAGING_LIFE
+from connector.warehouses._differ import Comparison
 from connector.warehouses._diffing import KEYS, MARKS, Dialect, Selected, SqlDiffer, Value, condition
 from connector.warehouses.bigquery import BigQuery
 
@@ -28,9 +29,7 @@ _UNEQUALLED = ("ARRAY", "STRUCT", "JSON")
 class BigQueryDiffer(SqlDiffer):
     """BigQuery, where tables of ours are written; where they may not stay, BigQuery itself drops them within a day."""
 
-    dialect = Dialect(
-        sql.quoted, "({mask} & {bit}) <> 0", {pl.String: "STRING", pl.Int64: "INT64", pl.Boolean: "BOOL"}
-    )
+    dialect = Dialect(sql.quoted, "({mask} & {bit}) <> 0", {pl.String: "STRING", pl.Int64: "INT64", pl.Boolean: "BOOL"})
 
     def __init__(
         self, settings: BigQuery, clients: Clients, reader: BigQueryReader, tags: Mapping[str, str], *, write: bool
@@ -86,8 +85,11 @@ class BigQueryDiffer(SqlDiffer):
             if where:
                 selected = selected._replace(rows=f"(SELECT * FROM {selected.rows} {where}) AS {sql.ROWS}")  # noqa: S608
             query = self._delta(comparison, selected, self._name(snapshot), keys)
-            expires = f" OPTIONS (expiration_timestamp = {_literal('TIMESTAMP', _tomorrow())})" if not self._write else ""
+            expires = (
+                f" OPTIONS (expiration_timestamp = {_literal('TIMESTAMP', _tomorrow())})" if not self._write else ""
+            )
             self._jobs.rows(self._jobs.started(f"CREATE OR REPLACE TABLE {self._name(delta)}{expires} AS {query}"))
+            self._let_go(keys)
 
     def settle(self, snapshot: str, delta: str, columns: Sequence[str], marks: Path) -> None:
         """See `Differ.settle`."""
@@ -95,6 +97,7 @@ class BigQueryDiffer(SqlDiffer):
             staging = self._uploaded(f"{delta}_marks", marks, MARKS)
             merge = self._merge(self._name(snapshot), self._name(delta), staging, columns)
             self._jobs.rows(self._jobs.started(merge))
+            self._let_go(staging)
 
     def drop(self, tables: Sequence[str]) -> None:
         """See `Differ.drop`."""
@@ -113,6 +116,11 @@ class BigQueryDiffer(SqlDiffer):
         came = self._jobs.appended(file, table)
         loading.require_rows(table.table_id, [file], came)
         return self._name(table.table_id)
+
+    def _let_go(self, uploaded: str | None) -> None:
+        if uploaded:
+            with suppress(*FAILURES):  # it expires
+                self._jobs.rows(self._jobs.started(f"DROP TABLE {uploaded}"))
 
     def _make_dataset(self) -> None:
         clients = self._clients

@@ -25,7 +25,7 @@ _SEE_ROLES_TO_WRITE = (
 )
 
 _SEE_ROLES_TO_COMPARE = (
-    "grant the account BigQuery Job User on the project, BigQuery Data Viewer on the source and BigQuery Data Editor on "
+    "grant the account BigQuery Job User on the project, Data Viewer on the source and Data Editor on "
     "that dataset, or on the project for it to be made; or set engine: local in the sync"
 )
 
@@ -64,9 +64,7 @@ _UNSAID: tuple[tuple[type[Exception], str, str], ...] = (
 
 
 @contextmanager
-def translated(
-    what: str, *, rows: bool = True, writing: bool = False, comparing: bool = False
-) -> Iterator[None]:
+def translated(what: str, *, rows: bool = True, writing: bool = False, comparing: bool = False) -> Iterator[None]:
     """Raises a client's error as ours.
 
     Args:

@@ -1,8 +1,8 @@
 """The statements of a comparison inside a warehouse: text alone, alike on every warehouse but for its dialect.
 
-The snapshot of a sync is a table of `k` (the key as text), `doubt` and `other` (bit i: what stands in column i is not to
-be believed), `at`, and one column an attribute. A delta is a table of the rows that may have to be sent, with what the
-source says (`new_…`) beside what the snapshot said (`old_…`).
+The snapshot of a sync is a table of `k` (the key as text), `doubt` and `other` (bit i: what stands in column i is not
+what Batch holds: that is unknown, or a value that is not kept), `at`, and one column an attribute. A delta is a table
+of the rows that may have to be sent, with what the source says (`new_…`) beside what the snapshot said (`old_…`).
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from connector.warehouses._base import Comparison, Reader
+from connector.warehouses._base import Reader
+from connector.warehouses._differ import Comparison
 
 MARKS: Mapping[str, pl.DataType] = {
     "k": pl.String(),

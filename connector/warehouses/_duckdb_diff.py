@@ -9,7 +9,8 @@ import duckdb
 import polars as pl
 
 from connector.warehouses import _duckdb_sql as sql
-from connector.warehouses._base import Comparison, Relation
+from connector.warehouses._base import Relation
+from connector.warehouses._differ import Comparison
 from connector.warehouses._diffing import Dialect, Selected, SqlDiffer, Value, condition
 from connector.warehouses._duckdb import DuckDBReader, translated
 from connector.warehouses._names import parts, quoted
@@ -79,7 +80,7 @@ class DuckDBDiffer(SqlDiffer):
             selected = self._selected(comparison, rows)
             where = selection.where
             if comparison.parts:
-                among = f"{selected.text} IN (SELECT k FROM {keys})" if keys else "FALSE"
+                among = f"{selected.text} IN (SELECT k FROM {keys})" if keys else "FALSE"  # noqa: S608
                 where = f"WHERE ({condition(where) or 'FALSE'}) OR {among}"
             if comparison.latest:
                 key, cursor = (self._reader.field(comparison.source, name).name for name in comparison.latest)

@@ -10,7 +10,8 @@ import snowflake.connector as driver
 from snowflake.connector import SnowflakeConnection
 
 from connector.warehouses import _snowflake_sql as sql
-from connector.warehouses._base import Comparison, Relation
+from connector.warehouses._base import Relation
+from connector.warehouses._differ import Comparison
 from connector.warehouses._diffing import KEYS, MARKS, Dialect, Selected, SqlDiffer, Value, condition
 from connector.warehouses._names import Part, parts, quoted
 from connector.warehouses._snowflake import SnowflakeReader, translated
@@ -73,7 +74,9 @@ class SnowflakeDiffer(SqlDiffer):
         query = self._read(self._name(table), columns, side)
         named = {column.upper(): column for column in columns}
         for frame in self._reader.read(Relation(query=query), list(named)):
-            yield frame.rename(named).cast({name: pl.Int64 for name in columns if name in MARKS and MARKS[name] == pl.Int64})
+            yield frame.rename(named).cast(
+                {name: pl.Int64 for name in columns if name in MARKS and MARKS[name] == pl.Int64}
+            )
 
     def make(self, snapshot: str, comparison: Comparison) -> None:
         """See `Differ.make`."""
@@ -134,7 +137,9 @@ class SnowflakeDiffer(SqlDiffer):
 
     def _load(self, cursor: Any, table: str, file: Path, columns: Mapping[str, pl.DataType]) -> None:  # noqa: ANN401
         """A table of the file's rows, in place of the one that a killed run may have left."""
-        declared = ", ".join(f"{self.dialect.quoted(name)} {self.dialect.types[type(dtype)]}" for name, dtype in columns.items())
+        declared = ", ".join(
+            f"{self.dialect.quoted(name)} {self.dialect.types[type(dtype)]}" for name, dtype in columns.items()
+        )
         cursor.execute(f"CREATE OR REPLACE TRANSIENT TABLE {table} ({declared})")
         cursor.execute(f"CREATE OR REPLACE TEMPORARY STAGE {table}")
         put(cursor, [file], table)

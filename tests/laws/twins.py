@@ -78,7 +78,10 @@ class Side:
 
     def rejects(self) -> list[tuple[Any, ...]]:
         """What is listed, without times."""
-        listed = (tuple(row[name] for name in ("key", "attribute", "source", "reason", "attempts")) for row in self.world.rejects())
+        listed = (
+            tuple(row[name] for name in ("key", "attribute", "source", "reason", "attempts"))
+            for row in self.world.rejects()
+        )
         return sorted(listed, key=repr)
 
     def due(self) -> list[tuple[Any, ...]]:
@@ -104,6 +107,8 @@ TYPES = {
     "z": "TIMESTAMPTZ", "l": "VARCHAR[]", "j": "JSON", "n": "INTEGER[]",
 }  # fmt: skip
 
+NAIVE = datetime(2020, 1, 1, 12, tzinfo=UTC).replace(tzinfo=None)
+
 VALUES: dict[str, list[Any]] = {
     "s": [None, "", "x", "y", " ", "a'\"b", "7"],
     "i": [None, 0, 1, 2**53, -1],
@@ -111,7 +116,7 @@ VALUES: dict[str, list[Any]] = {
     "d": [None, Decimal("1.10"), Decimal("2.00"), Decimal("0.01")],
     "b": [None, True, False],
     "day": [None, date(2020, 2, 29), date(1999, 12, 31)],
-    "t": [None, datetime(2020, 1, 1, 12), datetime(2020, 1, 1, 12, 0, 0, 1000), datetime(2020, 1, 1, 12, 0, 0, 1001)],
+    "t": [None, NAIVE, NAIVE.replace(microsecond=1000), NAIVE.replace(microsecond=1001)],
     "z": [None, datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 6, 1, 1, tzinfo=UTC)],
     "l": [None, [], ["x"], ["x", "y"], ["y", "x"], ["x", None]],
     "j": [None, '["x"]', '["x", "y"]', '[ "x","y"]', "{}", "[]"],
@@ -200,7 +205,12 @@ class History:
         key = str(self.chance.choice(KEYS[self.key][:9])).removesuffix(".0")
         match self.chance.randint(0, 7):
             case 0:
-                faults = [{"partial": [{"custom_id": key, "attribute": self.chance.choice(self.names), "reason": "no"}], "times": 1}]
+                faults = [
+                    {
+                        "partial": [{"custom_id": key, "attribute": self.chance.choice(self.names), "reason": "no"}],
+                        "times": 1,
+                    }
+                ]
             case 1:
                 faults = [{"partial": [{"custom_id": key, "reason": "no"}], "times": 1}]
             case 2:
