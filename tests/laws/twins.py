@@ -77,12 +77,10 @@ class Side:
         return {key: attributes for key, attributes in self.world.held().items() if attributes}
 
     def rejects(self) -> list[tuple[Any, ...]]:
-        """What is listed, without times."""
-        listed = (
-            tuple(row[name] for name in ("key", "attribute", "source", "reason", "attempts"))
-            for row in self.world.rejects()
-        )
-        return sorted(listed, key=repr)
+        """What is listed, without times; of rows without a key, which share one place, without their reason."""
+        names = ("key", "attribute", "source", "reason", "attempts")
+        rows = (row if row["key"] else row | {"reason": ""} for row in self.world.rejects())
+        return sorted((tuple(row[name] for name in names) for row in rows), key=repr)
 
     def due(self) -> list[tuple[Any, ...]]:
         """What is due again, without times."""
