@@ -67,7 +67,7 @@ def build_drift_check(sync: ProfileSync, settings: Reconcile) -> dg.AssetChecksD
             return
         healing = Healing(settings.heal, config.allow_mass_change)
         try:
-            report = connector.reconcile(sync.name, healing, Milestones(context.log))
+            report = connector.reconcile(sync.name, healing, Milestones(context.log.info))
         except ConnectorError as error:
             raise failure_by(error) from None
         if not _is_judged(report):

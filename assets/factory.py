@@ -72,7 +72,7 @@ def _delivers(sync: Outbound) -> Callable[..., Events]:
     def materialize(
         context: dg.AssetExecutionContext, config: SyncRunConfig, connector: dg.ResourceParam[Connector]
     ) -> Events:
-        asked, progress = days(context, sync), Milestones(context.log)
+        asked, progress = days(context, sync), Milestones(context.log.info)
         options = config.options(asked.window)
         try:
             if config.dry_run:
@@ -91,7 +91,7 @@ def _pulls(sync: ExportSync) -> Callable[..., Events]:
     ) -> Events:
         asked = days(context, sync)
         try:
-            report = connector.run(sync.name, config.options(asked.window), Milestones(context.log))
+            report = connector.run(sync.name, config.options(asked.window), Milestones(context.log.info))
         except ConnectorError as error:
             raise failure_by(error) from None
         yield from ended(report, sync, asked)

@@ -1,6 +1,5 @@
 """What a run says in Dagster: its progress, and what its end means for the asset and its checks."""
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,8 +23,8 @@ Events = Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]
 class Milestones:
     """Progress as lines of a run's log: one a phase, then at most one every PROGRESS_SECONDS."""
 
-    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
-        self._log = log
+    def __init__(self, say: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say = say
         self._clock = clock
         self._phase = ""
         self._since = 0.0
@@ -39,7 +38,7 @@ class Milestones:
         if phase != self._phase:
             self._phase, self._since = phase, now
         self._due = now + PROGRESS_SECONDS
-        self._log.info(self._line(done, total, now))
+        self._say(self._line(done, total, now))
 
     def _line(self, done: int, total: int | None, now: float) -> str:
         if done or total:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from connector._steps import step
 from connector.changes import KIND, SEND, Kind
-from connector.hashing import HASH, KEY_HASH, ROW_HASH, UNKNOWN, VERSION, self_test
+from connector.due import Judged, due_after, lapsed_keys
+from connector.hashing import HASH, KEY_HASH, ROW_HASH, UNKNOWN, VERSION, key_hashes, self_test
 from connector.mapping import KEY
 from connector.settled import ACCEPTED, REFUSED, UNSENT, UNVERIFIED, outcomes
 from connector.settled import UNKNOWN as UNKNOWN_OUTCOME
@@ -23,12 +26,8 @@ from connector.state import runs, snapshots
 from connector.state.database import State
 from connector.state.files import read_frames
 from connector.state.lease import Lease
-from connector.state.runs import DUE_SCHEMA, ChunkRow
+from connector.state.runs import ChunkRow
 from connector.state.snapshots import AT, DELETED, Snapshot
-
-_DUE = list(DUE_SCHEMA)
-_AT_ONCE = pl.lit(0.0)
-
 
 Elsewhere = Callable[[str, Iterable[pl.DataFrame]], AbstractContextManager[None]]
 """Moves a snapshot that is in a warehouse, given a run and its rows; the state's transaction is within the context."""
@@ -46,27 +45,6 @@ class Settled(NamedTuple):
     accepted: int = 0
     rejected: int = 0
     unsent: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What this run's read has shown, and a killed run's has not.
-
-    Attributes:
-        invalid: `key`, `attribute`, `reason` of what breaks a rule.
-        withheld: `key` of rows with a value that stays back.
-        done: Keys that were due and have nothing to send: gone from the source, or equal to what Batch has.
-        keys: The only keys that were read; None: all that could be due.
-        full: The whole source was read.
-        cursor: Upper end of the window, and the scope that it is good for, if the cursor moves.
-    """
-
-    invalid: pl.DataFrame
-    withheld: pl.DataFrame
-    done: list[str]
-    keys: list[str] | None = None
-    full: bool = True
-    cursor: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,26 +105,33 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
     path = runs.outbox(state, run)
     chunks = runs.chunk_rows(state, run)
     results = _results(chunks, list(books.attributes))
+    due, rejects = runs.due(state, sync), runs.rejects(state, sync)
+    lapsed = lapsed_keys(due, judged, report["started"])
+    rows = _snapshot_rows(path, results, list(books.attributes)) if chunks else iter(())
+    # Mostly all was accepted and nothing was open: then the outbox need not be read again to say so.
+    answers = _answers(path, results) if chunks and not (results.plain and due.is_empty()) else pl.DataFrame()
+    refused = _refused(path, results) if chunks and not (results.plain and rejects.is_empty()) else None
+    due = due_after(due, answers, (report["started"], books.quiet), judged)
+    rejects = _rejects_after(rejects, refused, judged)
     with ExitStack() as stack:
-        file = _moved(books, run, _snapshot_rows(path, results, list(books.attributes)), stack) if chunks else None
-        due, rejects = runs.due(state, sync), runs.rejects(state, sync)
-        # Mostly all was accepted and nothing was open: then the outbox need not be read again to say so.
-        answers = _answers(path, results) if chunks and not (results.plain and due.is_empty()) else pl.DataFrame()
-        refused = _refused(path, results) if chunks and not (results.plain and rejects.is_empty()) else None
-        due = _due_after(due, answers, (report["started"], books.quiet), judged)
-        rejects = _rejects_after(rejects, refused, judged)
+        anything = chunks or len(lapsed)
+        file = _moved(books, run, chain(rows, [_doubted(lapsed, books)]), stack) if anything else None
         manifest = _manifest(books, file, judged, full=bool(report["full"]))
         moved = Snapshot(books.snapshot.folder, manifest, books.snapshot.generation + 1)
         if len(moved.files) > snapshots.FILES_MAX or _remapped(books):
             moved = snapshots.folded(moved, books.attributes)
+        step("commit.prepared")
         with state.write() as connection:
             books.lease.check(connection)
             snapshots.store(connection, sync, moved.manifest, moved.generation)
             runs.replace_due(connection, sync, due)
             runs.replace_rejects(connection, sync, rejects)
             runs.close_run(connection, books.lease, run, report)
+            step("commit.written")
+        step("commit.done")
     with suppress(OSError):  # all is committed; what is left over goes with the next run's sweep
         path.unlink(missing_ok=True)
+    step("outbox.removed")
     return moved
 
 
@@ -231,6 +216,14 @@ def _snapshot_rows(path: Path, results: _Results, names: list[str]) -> Iterator[
         yield rows.with_columns(hashes).filter(pl.Series(outcome != UNSENT)).drop("#doubt", KIND)
 
 
+def _doubted(keys: pl.Series, books: Books) -> pl.DataFrame:
+    """Their rows in the snapshot: what Batch holds nobody knows, so that they are sent whole should they come back."""
+    unknown = (pl.lit(UNKNOWN, pl.UInt64).alias(HASH + name) for name in books.attributes)
+    now, lives = pl.lit(int(time.time()), pl.Int64), pl.lit(value=False)
+    hashed = pl.DataFrame([keys, key_hashes(keys, books.state.seed)])
+    return hashed.with_columns(now.alias(AT), lives.alias(DELETED), pl.lit(0, pl.UInt64).alias(SEND), *unknown)
+
+
 def _answers(path: Path, results: _Results) -> pl.DataFrame:
     """Rows answered or in doubt: `key`, `source_hash`, `outcome`, `unknown_at`, `partly`."""
     parts = []
@@ -243,66 +236,6 @@ def _answers(path: Path, results: _Results) -> pl.DataFrame:
             )
         )
     return pl.concat(parts).filter(pl.col("outcome") != UNSENT)
-
-
-def _due_after(
-    before: pl.DataFrame, answers: pl.DataFrame, times: tuple[float, float], judged: Judged | None
-) -> pl.DataFrame:
-    """The keys that are due at the next runs.
-
-    An unknown outcome makes a key due at once and, because the lost request may still be applied late, once more after
-    the quiet time. `times`: when the run started, and the quiet time.
-    """
-    started, quiet = times
-    due = before
-    if judged:  # but what a lost request may have brought is mended by an answer alone
-        due = due.filter(~pl.col("key").is_in(judged.done) | (pl.col("reason") == "unknown"))
-    if answers.height:
-        due = pl.concat([_undecided(due, answers, started), _from_answers(answers, quiet)])
-    if judged:
-        again = pl.col("reason") == "withheld"
-        if judged.keys is not None:
-            again &= pl.col("key").is_in(judged.keys)
-        held = _entries(
-            judged.withheld.with_columns(pl.lit(0, pl.UInt64).alias("source_hash")), "withheld", pl.lit(value=False)
-        )
-        due = pl.concat([due.filter(~again), held.unique("key")])
-    return due.unique(["key", "reason"], keep="last")
-
-
-def _undecided(before: pl.DataFrame, answers: pl.DataFrame, started: float) -> pl.DataFrame:
-    """Earlier entries that these answers leave open: other keys', and those sent within their quiet time."""
-    when = answers.select("key", "outcome")
-    joined = before.join(when, on="key", how="left")
-    answered = pl.col("outcome").is_not_null() & pl.col("outcome").is_in([ACCEPTED, REFUSED])
-    waiting = pl.col("quiet_until") > started
-    left = joined.filter(~answered | (pl.col("reason") == "withheld") | waiting)
-    moved = pl.when(answered & waiting).then("quiet_until").otherwise("not_before").alias("not_before")
-    return left.with_columns(moved).select(_DUE)
-
-
-def _from_answers(answers: pl.DataFrame, quiet: float) -> pl.DataFrame:
-    until = pl.col("unknown_at") + quiet
-    doubtful = answers.filter((pl.col("outcome") == UNKNOWN_OUTCOME) | (pl.col("unknown_at") > 0))
-    at_once = pl.when(pl.col("outcome") == UNKNOWN_OUTCOME).then(0.0).otherwise(until)
-    unknown = _entries(doubtful, "unknown", pl.lit(value=True), not_before=at_once, quiet_until=until)
-    whole = pl.col("outcome") == REFUSED
-    refused = answers.filter(whole | ((pl.col("outcome") == ACCEPTED) & pl.col("partly")))
-    return pl.concat([unknown, _entries(refused, "refused", whole)])
-
-
-def _entries(
-    rows: pl.DataFrame, reason: str, whole: pl.Expr, *, not_before: pl.Expr = _AT_ONCE, quiet_until: pl.Expr = _AT_ONCE
-) -> pl.DataFrame:
-    """Due entries (DUE_SCHEMA) of rows that have `key` and `source_hash`."""
-    return rows.select(
-        "key",
-        pl.lit(reason).alias("reason"),
-        whole.alias("whole"),
-        not_before.alias("not_before"),
-        quiet_until.alias("quiet_until"),
-        "source_hash",
-    )
 
 
 def _refused(path: Path, results: _Results) -> tuple[pl.Series, pl.DataFrame]:

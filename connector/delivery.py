@@ -10,17 +10,18 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 import polars as pl
 
+from connector._steps import step
 from connector.api import profiles
 from connector.api._http import Access, Client, EndpointLimit, connect
 from connector.api.profiles import Endpoint
-from connector.errors import ApiError, ConnectorError
-from connector.outcome import Outcome, Refusal, Verdict
+from connector.errors import ApiError, ConnectorError, StateError
+from connector.outcome import Outcome, Verdict
 from connector.payload import OPERATION, Chunk, body
+from connector.receipt import Part, Receipt
 from connector.state import rate, runs
 from connector.state.database import State
 from connector.state.files import read_frames
@@ -123,13 +124,17 @@ def deliver(parcel: Parcel, terms: Terms, traffic: Traffic, progress: Callable[[
     sender = _Sender(parcel, terms, traffic, stop)
     with ThreadPoolExecutor(1, thread_name_prefix="delivery") as pool:
         # In a thread of its own, so that an interrupt cannot tear the event loop in the middle of a settlement.
+        future = pool.submit(lambda: asyncio.run(sender.run(_bodies(parcel))))
         try:
-            future = pool.submit(lambda: asyncio.run(sender.run(_bodies(parcel))))
             while wait([future], timeout=0.5).not_done:
                 progress(traffic.settled)
-            future.result()
+        except ConnectorError:
+            stop.set()
+            future.result()  # what went wrong with the chunks in flight is graver than that the run was told to stop
+            raise
         finally:
             stop.set()
+        future.result()
         progress(traffic.settled)
 
 
@@ -146,21 +151,6 @@ def _bodies(parcel: Parcel) -> Iterator[tuple[int, Chunk, pl.Series]]:
 
 class _StoppedError(Exception):
     """The run was told to stop while a chunk was waiting for its turn."""
-
-
-class _Settlement(NamedTuple):
-    """A chunk's end in this run.
-
-    Attributes:
-        state: `done`, `unknown`, `unverified` (answered as if applied, in words we cannot trust), or `planned` again:
-            nothing of it was applied.
-        refusals: What Batch refused of it.
-        parts: First row, rows and state of each part, where it had to be split; a part can be `refused` too.
-    """
-
-    state: str
-    refusals: list[Refusal]
-    parts: list[tuple[int, int, str]]
 
 
 class _Sender:
@@ -210,53 +200,41 @@ class _Sender:
                 drained_by = min(drained_by, time.monotonic() + DRAIN_SECONDS)
         for worker in working:
             worker.cancel()  # its chunk stays `sent`: an unknown outcome
-        await asyncio.gather(*working, return_exceptions=True)
-        for worker in workers - working:
-            worker.result()
+        ended = await asyncio.gather(*workers, return_exceptions=True)
+        if errors := [error for error in ended if isinstance(error, Exception)]:
+            raise self._gravest(errors)
+
+    def _gravest(self, errors: Sequence[Exception]) -> Exception:
+        """A fault of ours before one of the state, and that before the others, which are told to the log alone."""
+        worst = min(errors, key=lambda error: (isinstance(error, ConnectorError), not isinstance(error, StateError)))
+        for error in errors:
+            if error is not worst:
+                logger.warning("sync %s: another call ended with %s", self._lease.sync, type(error).__name__)
+        return worst
 
     async def _work(self, client: Client, bodies: Iterator[tuple[int, Chunk, pl.Series]]) -> None:
         while not self._stop.is_set() and (item := next(bodies, None)):
             number, chunk, operations = item
-            settled = await self._chunk(client, number, chunk.closes, operations)
-            runs.settle(self._state, self._lease, number, *settled)
-            if settled.state == "done":
+            if await self._chunk(client, number, chunk.closes, operations) == "done":
                 self._traffic.settled += chunk.rows
             else:
                 self._unfinished = True
 
-    async def _chunk(self, client: Client, number: int, closes: float | None, operations: pl.Series) -> _Settlement:
-        """Sends a chunk; halves what Batch will not take until the guilty row is alone."""
-        refusals: list[Refusal] = []
-        parts: list[tuple[int, int, str]] = []
-        waiting = [(0, operations, False)]
-        while waiting:
-            first, part, doubtful = waiting.pop(0)
-            outcome, doubtful = await self._settled(client, number, closes, part, doubtful=doubtful)
-            if outcome.verdict is Verdict.SPLIT and len(part) > 1:
-                half = len(part) // 2
-                waiting = [(first, part.head(half), doubtful), (first + half, part.slice(half), doubtful), *waiting]
-                continue
-            state = "unknown" if doubtful else "planned"
-            if outcome.verdict is Verdict.UNVERIFIED:
-                state = "unverified"
-            if outcome.verdict is Verdict.ACCEPTED:
-                state = "done"
-                refusals += [refusal._replace(row=refusal.row + first) for refusal in outcome.refusals]
-            elif outcome.verdict is Verdict.SPLIT:
-                state = "refused"
-                refusals.append(Refusal(first, None, outcome.reason))
+    async def _chunk(self, client: Client, number: int, closes: float | None, operations: pl.Series) -> str:
+        """Sends a chunk; halves what Batch will not take until the guilty row is alone. How it stands then."""
+        receipt = Receipt([Part(0, len(operations))])
+        while receipt.waiting:
+            part = receipt.waiting[0]
+            content = body(operations.slice(part.first, part.rows))
+            outcome = await self._settled(client, number, closes, receipt, content)
+            if outcome.verdict is Verdict.SPLIT and part.rows == 1:
                 self._count_refused(outcome.reason)
-            parts.append((first, len(part), state))
-            if state not in ("done", "refused"):
-                parts += [(at, len(rest), "unknown" if doubt else "planned") for at, rest, doubt in waiting]
+            if outcome.verdict not in (Verdict.ACCEPTED, Verdict.SPLIT):
                 break
-        if self._request_at_fault:  # then nothing is wrong with the rows
-            cleared = {at for at, _, state in parts if state == "refused"}
-            parts = [(at, rows, "planned" if at in cleared else state) for at, rows, state in parts]
-            refusals = [refusal for refusal in refusals if refusal.row not in cleared]
-        states = {state for _, _, state in parts}
-        whole = "done" if states <= {"done", "refused"} else "unknown" if len(parts) > 1 else parts[0][2]
-        return _Settlement(whole, refusals, parts if len(parts) > 1 or "refused" in states else [])
+        if self._request_at_fault:
+            receipt.forgive()
+            runs.settle(self._state, self._lease, number, receipt.standing)
+        return receipt.standing.state
 
     def _count_refused(self, reason: str) -> None:
         """After so many rows in a row, each refused alone, it is the request that is at fault, which ends the run."""
@@ -267,32 +245,35 @@ class _Sender:
             self._halt(ApiError(refused, remedy="the request is at fault: look for a newer connector"))
 
     async def _settled(
-        self, client: Client, number: int, closes: float | None, part: pl.Series, *, doubtful: bool
-    ) -> tuple[Outcome, bool]:
-        """The same bytes, until there is an outcome to act on; and whether an attempt may have been applied unseen."""
-        content = body(part)
-        outcome = Outcome(Verdict.LATER, "")
+        self, client: Client, number: int, closes: float | None, receipt: Receipt, content: bytes
+    ) -> Outcome:
+        """The same bytes, until there is an outcome to act on; what each attempt came to is on the receipt."""
+        outcome, rows = Outcome(Verdict.LATER, ""), receipt.waiting[0].rows
         try:
             for attempt in range(TRIES):
-                await self._pace(len(part))
+                await self._pace(rows)
+                step("chunk.paid")
                 if closes is not None and closes <= time.time():  # the next run judges its events one by one
                     self._note("events became too old for Batch while they waited to be sent")
                     break
-                runs.mark_sent(self._state, self._lease, number)
+                receipt.leave()
+                runs.mark_sent(self._state, self._lease, number, receipt.standing)
+                step("chunk.sent")
                 self._traffic.requests += 1
                 self._traffic.retries += attempt > 0
                 self._traffic.bytes += len(content)
-                outcome = await profiles.send(client, self._terms.endpoint, content, len(part))
-                if outcome.verdict in (Verdict.UNKNOWN, Verdict.UNVERIFIED):
-                    doubtful = True
-                    runs.mark_unknown(self._state, self._lease, number)
+                outcome = await profiles.send(client, self._terms.endpoint, content, rows)
+                receipt.note(outcome)
+                # Before any wait: killed in a pause, what Batch did not take must not look as if it may have.
+                runs.settle(self._state, self._lease, number, receipt.standing)
+                step("chunk.settled")
                 if not await self._again(outcome, attempt):
                     break
             else:
                 self._note(f"a chunk was tried {TRIES} times, the last: {outcome.reason}")
         except _StoppedError:
             logger.debug("chunk %d waits for the next run", number)
-        return outcome, doubtful
+        return outcome
 
     async def _again(self, outcome: Outcome, attempt: int) -> bool:
         """Whether the same bytes go once more, after the wait that this takes."""

@@ -157,7 +157,7 @@ def draft(
         clears = sync.on_removed == "clear"
         removed = _removed(job, sifted, reading, gone, clears=clears)
         change_set = build(sifted, job, removed if clears else removed.clear(), outbox)
-        if keep is None or not change_set.planned:
+        if keep is None or not (change_set.planned or due.height):
             found.over()
     progress("diff", change_set.planned, change_set.planned)
     shutil.rmtree(outbox.with_suffix(".spool"), ignore_errors=True)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from connector._steps import step
 from connector.event_grouping import HIS, IDS, LOS, TIMES
 from connector.event_planning import AGE_MAX, ALONE, EXPIRED, HELD, IN_DOUBT
 from connector.hashing import HI, LO
@@ -195,12 +196,16 @@ def commit(
         The ledger as it is now.
     """
     moved = ledgers.moved(books.ledger, ledgers.write(books.ledger, handled), listed, time.time(), entries)
+    step("commit.prepared")
     with books.state.write() as connection:
         books.lease.check(connection)
         snapshots.store(connection, books.lease.sync, moved.manifest, moved.generation)
         runs.close_run(connection, books.lease, run, report)
+        step("commit.written")
+    step("commit.done")
     with suppress(OSError):  # all is committed; what is left over goes with the next run's sweep
         runs.outbox(books.state, run).unlink(missing_ok=True)
+    step("outbox.removed")
     return moved
 
 

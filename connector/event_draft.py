@@ -140,7 +140,7 @@ def draft(task: Task[EventSync], state: State, ledger: Ledger, report: Report, p
     with named(sync), opened as reader:
         columns = reader.columns(sync.source.relation)
         mapping = resolve(columns, wanted(sync), sync.attributes, timezone=sync.source.timezone)
-        now = datetime.now(UTC)
+        now = datetime.fromtimestamp(time.time(), UTC)
         named_by = "id" if mapping.id_column else "key"
         again = _again(listed.filter(pl.col(named_by) != ""), now, options.retry_held)
         reading = _how_to_read(task, reader.now(), ledger, mapping, again)

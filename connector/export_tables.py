@@ -14,11 +14,14 @@ from connector.rules import AttributeType
 
 ExportKind = Literal["attributes", "events", "reachability"]
 
-ColumnType = Literal["text", "integer", "float", "boolean", "timestamp", "json"]
-"""What a column of an export's table can be, on every warehouse."""
+ColumnType = Literal["text", "integer", "float", "boolean", "timestamp", "json", "other"]
+"""What a column can be, on every warehouse: integers of 64 bits, times in microseconds and UTC.
+
+`other` is what no export writes: a column that somebody added to the table.
+"""
 
 POSITION = "_position"
-"""Int64: which line of the export it was, ascending through all its files."""
+"""Column of the files for the warehouse, Int64: ascends through all rows of an export; the table does not have it."""
 
 LINE = "raw"
 """The whole line, as JSON text."""
@@ -31,6 +34,7 @@ class TargetColumn(NamedTuple):
     """A column of an export's table."""
 
     name: str
+    """Of the form [a-z][a-z0-9_]{0,60}; where a warehouse folds names, it folds as if unquoted."""
     type: ColumnType
 
 
@@ -152,7 +156,7 @@ def typed(text: pl.Expr, type_: ColumnType) -> pl.Expr:
     """A value from its text in a line; null where it is none, or is not of that type.
 
     Args:
-        text: JSON text of an array or object (for a column of JSON: of anything), the characters of a text, the digits of a number, true or false.
+        text: JSON text of an array or object, the characters of a text, the digits of a number, true or false.
         type_: The column's. A timestamp is RFC 3339 (UTC where it names no zone), or milliseconds since 1970.
     """
     match type_:
@@ -175,11 +179,13 @@ def dtype(type_: ColumnType) -> pl.DataType:
 
 
 def _timestamp(text: pl.Expr) -> pl.Expr:
-    milliseconds = pl.when(text.str.contains(_EPOCH_MS)).then(text).cast(pl.Int64, strict=False)
-    whole = text.str.replace(r"[zZ]$", "+00:00").str.replace(" ", "T", literal=True)
-    naive = [text.str.to_datetime(form, time_unit="us", strict=False) for form in ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d")]
-    parsed = pl.coalesce(
-        whole.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", time_zone="UTC", strict=False),
+    zoned = text.str.replace(r"[zZ]$", "+00:00").str.replace(" ", "T", literal=True)
+    parsed = zoned.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", time_zone="UTC", strict=False)
+    rest = pl.when(~text.str.ends_with("Z")).then(zoned)  # mostly nothing, which other forms are not tried on
+    naive = [rest.str.to_datetime(form, time_unit="us", strict=False) for form in ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d")]
+    milliseconds = pl.when(rest.str.contains(_EPOCH_MS)).then(rest).cast(pl.Int64, strict=False)
+    return pl.coalesce(
+        parsed,
         *(form.dt.replace_time_zone("UTC") for form in naive),
+        milliseconds.cast(pl.Datetime("ms", "UTC")).dt.cast_time_unit("us"),
     )
-    return pl.coalesce(parsed, milliseconds.cast(pl.Datetime("ms", "UTC")).dt.cast_time_unit("us"))

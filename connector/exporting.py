@@ -198,7 +198,7 @@ class _Talk:
             ApiError: Batch refuses the keys.
             ExportError: It refuses the request.
         """
-        outcome = classify(answer, 0, now=datetime.now(UTC))
+        outcome = classify(answer, 0, now=datetime.fromtimestamp(time.time(), UTC))
         match outcome.verdict:
             case Verdict.LATER:
                 self._hold(answer.status, outcome.retry_after)

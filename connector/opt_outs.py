@@ -9,14 +9,12 @@ from connector.config import ExportSync, ProfileSync, Project
 from connector.errors import WarehouseError
 from connector.export_requests import scope
 from connector.export_tables import column_name
+from connector.rules import CONSENT
 from connector.state import exports
 from connector.state.database import State
 from connector.state.exports import Asked
 from connector.task import named
 from connector.warehouses._base import Relation
-
-CONSENT = ("$email_marketing", "$sms_marketing")
-"""Attributes that people change at Batch themselves, by an unsubscribe link or a STOP message."""
 
 _NOTHING_SAID = pl.Schema({
     "key": pl.String(), "attribute": pl.String(), "state": pl.String(), "at": pl.Datetime("us", "UTC"),
@@ -64,9 +62,9 @@ def opted_out(project: Project, state: State, sync: ProfileSync, attributes: Seq
 
 def _source(export: ExportSync, state: State, wanted: Sequence[str]) -> _Source | None:
     """What the export's table tells of what is wanted; None where that is nothing, or it was never loaded."""
-    told = [name for name in wanted if export.export == "reachability" or name in export.attributes]
+    told = [name for name in wanted if export.tells_of(name)]
     loaded = exports.last_loaded(state, export.name, scope(export))
-    return _Source(export, loaded, told) if told and loaded and export.export != "events" else None
+    return _Source(export, loaded, told) if told and loaded else None
 
 
 def _statements(project: Project, source: _Source) -> Iterator[pl.DataFrame]:

@@ -102,7 +102,7 @@ class Pull:
 
     def _asked(self) -> Asked:
         """The export that an earlier run left open, else a new one: noted, and not asked for yet."""
-        sync, options, now = self.task.sync, self.task.options, datetime.now(UTC)
+        sync, options, now = self.task.sync, self.task.options, datetime.fromtimestamp(time.time(), UTC)
         scoped = scope(sync)
         left = exports.open_export(self.state, sync.name)
         if left and not options.full and self._goes_on(left, scoped, now):
@@ -255,11 +255,12 @@ def attribute_types(project: Project, state: State, names: Sequence[str]) -> dic
 
 def _kept(extract: Extract, there: Mapping[str, ColumnType]) -> Extract:
     column = extract.column
-    return extract._replace(column=column._replace(type=there.get(column.name, column.type)))
+    type_ = there.get(column.name, "other")
+    return extract if type_ == "other" else extract._replace(column=column._replace(type=type_))
 
 
 def _terms(sync: ExportSync, columns: Sequence[Extract], export_id: str) -> Terms:
-    loaded_at = pl.lit(datetime.now(UTC)).cast(pl.Datetime("us", "UTC")).alias("loaded_at")
+    loaded_at = pl.lit(datetime.fromtimestamp(time.time(), UTC)).cast(pl.Datetime("us", "UTC")).alias("loaded_at")
     constants = (pl.lit(export_id).alias("export_id"), loaded_at)
     return Terms(columns, key_column(sync.export), sync.export != "attributes", constants)
 

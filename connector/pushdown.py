@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from connector import valued
+from connector._steps import step
 from connector.config import ProfileSync, Project
 from connector.errors import StateError, WarehouseError
 from connector.hashing import KEY_HASH, VERSION, hashed, self_test
@@ -255,6 +256,7 @@ def sifted(
     names, spill = comparison.names, folder(corner.state, corner.run)
     known = differ.rows(table)
     differ.compare(comparison, table, delta)
+    step("warehouse.compared")
     brought = _brought(
         differ.read(delta, ["k", "doubt", "other", *(f"old_{name}" for name in names)], "there"), terms, job.seed, spill
     )
@@ -332,6 +334,7 @@ def kept(
                         remedy=WAYS_OUT.format(sync=sync.name),
                     )
                 corner.differ.settle(manifest["table"], delta, [valued.own_column(name) for name in names], path)
+                step("warehouse.settled")
             yield
             corner.over()
     finally:

@@ -20,8 +20,8 @@ from connector.export_requests import attributes_request
 from connector.exporting import Brought, Calls, Errand, bring
 from connector.hashing import ROW_HASH
 from connector.mapping import KEY, Attribute
-from connector.opt_outs import CONSENT
 from connector.report import ReconcileReport
+from connector.rules import CONSENT
 from connector.state import exports, runs, snapshots
 from connector.state.database import State, open_state
 from connector.state.exports import Asked

@@ -115,6 +115,9 @@ NATIVE_TYPES: dict[str, AttributeType] = {
 }
 """The writable native attributes and their only type."""
 
+CONSENT = ("$email_marketing", "$sms_marketing")
+"""Attributes that people change at Batch themselves, by an unsubscribe link or a STOP message."""
+
 
 def native_rules(name: str, value: pl.Expr) -> tuple[Rule, ...]:
     """The further rules of a native attribute's value; none for custom attributes."""

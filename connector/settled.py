@@ -60,14 +60,14 @@ def outcomes(chunks: Sequence[ChunkRow]) -> Outcomes:
 
 def _doubt(chunk: ChunkRow, state: str, now: float) -> float:
     """When a request with these rows was last sent without an answer to believe; 0: never."""
-    if chunk.state == "sent":
+    if state == "sent":
         return now
     return chunk.unknown_at or (chunk.settled_at or now if state in ("unknown", "unverified") else 0.0)
 
 
 def _parts(chunk: ChunkRow) -> Iterator[tuple[int, str]]:
-    """Rows and state of the chunk's parts; while it is `sent` again, all of it is in doubt."""
-    if chunk.parts and chunk.state != "sent":
+    """Rows and state of the chunk's parts."""
+    if chunk.parts:
         yield from ((rows, state) for _, rows, state in chunk.parts)
     else:
         yield chunk.rows, chunk.state

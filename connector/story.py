@@ -13,6 +13,7 @@ import httpx
 import sqlalchemy as sa
 
 from connector._model import exceeds
+from connector._steps import step
 from connector.api import profiles
 from connector.api._http import Access
 from connector.config import Outbound, Sync
@@ -120,6 +121,7 @@ class Story(ABC, Generic[S, Kept, D]):
 
     def run(self, report: Report, access: Access, transport: httpx.AsyncBaseTransport | None) -> Report:
         """The story, top to bottom; its report says how it ended."""
+        step("lease.taken")
         kept = self._recovered()
         allowed = False
         try:
@@ -156,9 +158,11 @@ class Story(ABC, Generic[S, Kept, D]):
         try:
             kept = self.load()
             for run in runs.unfinished(self.state, sync):
+                step("recovery.begun")
                 require_same_kind(self.task.sync, run)
                 runs.check_outbox(self.state, run)
                 kept = self.take_over(run, kept)
+                step("recovery.committed")
         except StateError:
             if not self.task.options.whole:
                 raise
@@ -166,6 +170,7 @@ class Story(ABC, Generic[S, Kept, D]):
             kept = self._started_over()
         self.sweep(kept)
         sweep_outbox(self.state, sync)
+        step("recovery.swept")
         return kept
 
     def _started_over(self) -> Kept:
@@ -206,7 +211,8 @@ class Story(ABC, Generic[S, Kept, D]):
         try:
             report = self.close(kept, drafted, report, ended, reasons)
         except (StateError, WarehouseError) as error:
-            return report.failed(ended or error)
+            logger.warning("run %s: %s", report.run, error.message)
+            return report.failed(error if ended is None or isinstance(ended, CancelledRunError) else ended)
         logger.info("run %s: %s, %d of %d accepted", report.run, report.outcome, report.accepted, report.planned)
         return report
 
@@ -221,11 +227,13 @@ class Story(ABC, Generic[S, Kept, D]):
         )
         with self.state.write() as connection:
             runs.open_run(connection, self.lease, opened, drafted.chunks)
+        step("run.opened")
 
     def _send(self, drafted: D, terms: Terms, traffic: Traffic) -> None:
         parcel = Parcel(self.state, self.lease, drafted.outbox, drafted.chunks)
         rows = sum(chunk.rows for chunk in drafted.chunks)
         deliver(parcel, terms, traffic, lambda done: self.progress("deliver", done, rows))
+        step("delivery.ended")
 
     def _terms(self, drafted: D, access: Access, transport: httpx.AsyncBaseTransport | None) -> Terms:
         settings = self.task.project.settings
@@ -269,6 +277,7 @@ def turn(state: State, lease: Lease, *, attributes_first: bool, progress: Progre
                 renew_at = time.monotonic() + _RENEW_SECONDS
                 with state.write() as connection:
                     lease.check(connection)
+        step("turn.taken")
         yield
 
 

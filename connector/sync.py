@@ -13,6 +13,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from connector import pushdown
+from connector._steps import step
 from connector.commit import Books, Judged, commit, settled
 from connector.config import EventSync, ExportSync, Outbound, ProfileSync, Project
 from connector.draft import Draft, draft, guarded
@@ -79,7 +80,9 @@ def led(project: Project, report: R, story: Callable[[State, Lease], R]) -> R:
     try:
         key = project.access().project_key.get_secret_value()
         with open_state(project.state_dir, key) as state, hold(state, report.sync, report.run) as lease:
-            return story(state, lease)
+            told = story(state, lease)
+        step("lease.freed")
+        return told
     except ConnectorError as error:
         logger.warning("sync %s: %s: %s", report.sync, error.code, error.message)
         return report.failed(error)

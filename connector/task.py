@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import polars as pl
 
 from connector._model import exceeds
+from connector._steps import step
 from connector.config import EventSync, ExportSync, Outbound, Project, Sync
 from connector.errors import ExportError, PendingError, UsageError, WarehouseError
 from connector.report import Ended, Report
@@ -131,8 +132,10 @@ def told(batches: Iterator[pl.DataFrame], progress: Progress) -> Iterator[pl.Dat
     for batch in batches:
         rows += batch.height
         progress("read", rows, None)
+        step("read.batch")
         yield batch
     progress("read", rows, rows)
+    step("read.ended")
 
 
 def tags(report: Ended) -> dict[str, str]:

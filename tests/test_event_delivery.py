@@ -1,6 +1,7 @@
 """Sending events: what is in doubt is not repeated, waves wait for each other, one run of a project sends at a time."""
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -9,24 +10,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import polars as pl
 import pytest
+import sqlalchemy as sa
 from pydantic import SecretStr
 
 from connector.api._http import Access, UpdateLimit
-from connector.delivery import UNKNOWN_MAX, UNVERIFIED_MAX, Parcel, Terms, Traffic, deliver
-from connector.errors import ApiError
+from connector.delivery import DRAIN_SECONDS, UNKNOWN_MAX, UNVERIFIED_MAX, Parcel, Terms, Traffic, deliver
+from connector.errors import ApiError, CancelledRunError, StateError
 from connector.payload import OPERATION, Chunk
 from connector.state import runs
-from connector.state.database import State, open_state
+from connector.state.database import LEASES, State, open_state
 from connector.state.files import write_frames
 from connector.state.lease import Lease, hold
 from connector.story import TURN, turn
 from connector.task import silent
+from tests.simulation.machine import Clock, machine
 
 PROJECT = "project"
 OK = (202, {"code": "SUCCESS"})
@@ -85,7 +89,15 @@ class Run:
         with state.write() as connection:
             runs.open_run(connection, lease, opened, chunks)
 
-    def send(self, api: Api, *, in_flight: int = 1, repeats: bool = False) -> Traffic:
+    def send(
+        self,
+        api: httpx.AsyncBaseTransport,
+        *,
+        in_flight: int = 1,
+        repeats: bool = False,
+        timeout: float = 5.0,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Traffic:
         """Deliver all of it."""
         parcel = Parcel(self.state, self.lease, runs.outbox(self.state, self.lease.run), self.chunks)
         terms = Terms(
@@ -93,12 +105,12 @@ class Run:
             endpoint="update",
             limit=UpdateLimit(per_second=1e6, burst=1_000_000),
             in_flight=in_flight,
-            timeout=5.0,
+            timeout=timeout,
             give_up_after=20.0,
             repeats=repeats,
             transport=api,
         )
-        deliver(parcel, terms, self.traffic, lambda _: None)
+        deliver(parcel, terms, self.traffic, progress)
         return self.traffic
 
     @property
@@ -296,6 +308,94 @@ def test_refusals_inside_an_acknowledged_half_name_their_operation(state: State,
     run.send(Api(lambda ids: (413, {}) if len(ids) == 4 else (202, partial) if "c3" in ids else OK))
     assert run.rows[0].refusals == [[3, "x", "no"]]
     assert run.states == "d"
+
+
+# How a delivery ends early.
+
+
+class Interrupted(Api):
+    """Calls are under way until the run's own thread was interrupted; then `then` happens, and they are answered."""
+
+    def __init__(
+        self, interrupt: BaseException, then: Callable[[], None] = lambda: None, *, seconds: float = 0
+    ) -> None:
+        super().__init__(seconds=seconds)
+        self._interrupt = interrupt
+        self._then = then
+        self._interrupted = threading.Event()
+
+    def progress(self, _done: int) -> None:
+        """Told twice a second while calls are under way."""
+        self._interrupted.set()
+        raise self._interrupt
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        assert self._interrupted.wait(10)
+        self._then()
+        return await super().handle_async_request(request)
+
+
+def take_lease(state: State) -> None:
+    """Another host has taken the run for dead."""
+    with state.write() as connection:
+        connection.execute(sa.update(LEASES).values(fence=LEASES.c.fence + 1))
+
+
+class Together(Api):
+    """Answers so many calls at the same moment, after `then` happened."""
+
+    def __init__(
+        self, calls: int, then: Callable[[], None], answers: Callable[[list[str]], Answer] = lambda _: OK
+    ) -> None:
+        super().__init__(answers)
+        self._all = asyncio.Barrier(calls)
+        self._then = then
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if await self._all.wait() == 0:
+            self._then()
+        await self._all.wait()
+        return await super().handle_async_request(request)
+
+
+def test_errors_of_all_senders_are_collected(state: State, lease: Lease, caplog: pytest.LogCaptureFixture) -> None:
+    """Four calls find the lease lost at once: one error ends the run, and none is left for Python to complain about."""
+    run = Run(state, lease, chunks(1, 1, 1, 1))
+    with pytest.raises(StateError, match="lost its lease"):
+        run.send(Together(4, lambda: take_lease(state)), in_flight=4)
+    gc.collect()
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
+    assert run.states == "ssss"
+
+
+def test_fault_of_ours_is_not_hidden_by_a_lost_lease(state: State, lease: Lease) -> None:
+    """Of several errors the gravest is told, whichever came first."""
+    run = Run(state, lease, chunks(1, 1, 1, 1))
+
+    def answer(ids: list[str]) -> Answer:
+        return (1 // 0, {}) if ids == ["c3"] else OK
+
+    with pytest.raises(ZeroDivisionError):
+        run.send(Together(4, lambda: take_lease(state), answer), in_flight=4)
+
+
+def test_lost_lease_is_told_though_the_run_was_cancelled(state: State, lease: Lease) -> None:
+    """Who stops a run must not be told that all is well with the state when it is not."""
+    run = Run(state, lease, chunks(1))
+    api = Interrupted(CancelledRunError("cancelled"), lambda: take_lease(state))
+    with pytest.raises(StateError, match="lost its lease"):
+        run.send(api, progress=api.progress)
+
+
+def test_calls_in_flight_are_waited_for_half_a_minute(state: State, lease: Lease) -> None:
+    """After a stop the answers are waited for, but not for ever: what has none by then stays in doubt."""
+    run, clock = Run(state, lease, chunks(1, 1)), Clock(datetime(2026, 3, 2, tzinfo=UTC))
+    told: list[float] = []
+    api = Interrupted(KeyboardInterrupt(), lambda: told.append(clock.monotonic()), seconds=1e6)
+    with machine(clock, 1), pytest.raises(KeyboardInterrupt):
+        run.send(api, timeout=1e9, progress=api.progress)
+    assert DRAIN_SECONDS <= clock.monotonic() - told[0] < 1e5
+    assert run.states == "sp"
 
 
 # The right to send.

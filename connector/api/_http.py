@@ -9,6 +9,7 @@ import httpx
 from pydantic import Field, SecretStr
 
 from connector._model import Model
+from connector._steps import step
 from connector.outcome import Answer
 
 ANSWER_BYTES_MAX = 8_000_000
@@ -101,7 +102,10 @@ class Client:
                 asyncio.timeout(self.timeout),
                 self.http.stream(method, path, content=content, params=params) as response,
             ):
-                return Answer(response.status_code, dict(response.headers), await _read(response))
+                step("answer.begun")
+                body = await _read(response)
+                step("answer.read")
+                return Answer(response.status_code, dict(response.headers), body)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NotSentError(type(error).__name__) from error
         except (httpx.TransportError, httpx.DecodingError, TimeoutError) as error:

@@ -1,6 +1,8 @@
 """`run` and `plan`: call the story, and show its report."""
 
+import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -19,6 +21,9 @@ from connector.sync import Options, Progress, run_sync
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+
+_ECHO_SECONDS = 0.5
+"""A second signal so soon is the first one told twice: wrappers such as timeout(1) tell the process and its group."""
 
 _STATUS_BY_CODE = {error.code: error.exit_status for error in ConnectorError.__subclasses__()}
 
@@ -79,13 +84,19 @@ def _loaded(call: Call, sync: str) -> Project:
 
 @contextmanager
 def cancellable() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM raise CancelledRunError, once: a second one must not tear the settling of chunks in flight."""
+    """Ctrl-C and SIGTERM raise CancelledRunError, once; a second one ends the process at once, as a crash does."""
     caught: list[int] = []
+    first_at = 0.0
 
     def cancel(number: int, _frame: FrameType | None) -> None:
+        nonlocal first_at
         caught.append(number)
         if len(caught) == 1:
+            first_at = time.monotonic()
             raise CancelledRunError("the run was cancelled", remedy="run it again: it goes on where it stopped")
+        if time.monotonic() - first_at > _ECHO_SECONDS:
+            # To raise would tear the settling of chunks in flight; what a crash leaves, the next run takes over.
+            os._exit(INTERRUPTED if number == signal.SIGINT else CancelledRunError.exit_status)
 
     before = {number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

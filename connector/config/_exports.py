@@ -55,7 +55,7 @@ class ExportSync(SyncBase):
         default=(), description="attributes exports: those to export, each becomes a column"
     )
     identifiers: tuple[Literal["custom_id", "installation_ids", "installation_id"], ...] = Field(
-        default=("custom_id",), min_length=1, description="what tells whose a row is"
+        default=("custom_id",), json_schema_extra={"minItems": 1}, description="what tells whose a row is"
     )
     segment: Text | None = Field(default=None, description="attributes exports: only profiles of this segment's code")
     since: Annotated[PositiveDuration, AfterValidator(_within_lookback)] = Field(
@@ -77,11 +77,17 @@ class ExportSync(SyncBase):
         default=None, description="events, reachability: cuts the asset by event time, for backfills"
     )
 
+    def tells_of(self, consent: str) -> bool:
+        """Whether its table says who has unsubscribed by this attribute."""
+        return self.export == "reachability" or consent in self.attributes
+
     @model_validator(mode="after")
     def _keys_fit_the_export(self) -> Self:
         for key, kinds in _BY_KIND.items():
             if key in self.model_fields_set and self.export not in kinds:
                 raise MistakeError(f"{listing(kinds)} exports only, this is one of {self.export}; remove it", key)
+        if not self.identifiers:  # pydantic's own bound would also complain of a list whose items are wrong
+            raise MistakeError("must not be empty; write at least one", "identifiers")
         allowed = _IDENTIFIERS[self.export]
         for place, name in enumerate(self.identifiers):
             if name not in allowed:

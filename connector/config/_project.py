@@ -15,6 +15,7 @@ from connector.config._settings import ProjectSettings
 from connector.config._wording import listing, quoted, suggestion
 from connector.config._yaml import read_document
 from connector.errors import ConfigError, Problem, UsageError
+from connector.rules import CONSENT
 from connector.warehouses import Warehouse
 
 PROJECT_FILE = "connector.yaml"
@@ -125,6 +126,8 @@ def load_project(root: Path) -> Project:
         if sync and sync.name not in syncs:
             _check_claims(document, claims, sync)
             syncs[sync.name] = sync
+    for document in documents:
+        _check_opt_outs(document, syncs)
     problems = [problem for document in (main, *documents) for problem in document.problems]
     if problems or settings is None:
         raise _config_error(problems)
@@ -206,6 +209,23 @@ def _claims(sync: Sync) -> dict[str, str]:
     if isinstance(sync, ProfileSync) and sync.reconcile:
         found[f"the job {sync.name}_reconcile_job"] = "name"
     return found
+
+
+def _check_opt_outs(document: Document, syncs: dict[str, Sync]) -> None:
+    """Who respects opt-outs sends consent, and an export tells of each that is sent."""
+    sync = syncs.get(str(document.at(("name",)) or Path(document.file).stem))
+    if not isinstance(sync, ProfileSync) or not sync.respect_opt_out or document.problems:
+        return
+    exports = [export for export in syncs.values() if isinstance(export, ExportSync)]
+    sent = [name for name in CONSENT if sync.attributes is None or name in sync.attributes]
+    untold = [name for name in sent if not any(export.tells_of(name) for export in exports)]
+    if not sent:
+        said = f"the sync sends neither {listing(CONSENT, 'nor')}; remove it"
+    elif untold and (sync.attributes is not None or untold == sent):
+        said = f"no sync of kind export tells of {listing(untold, 'and')}; add one of reachability"
+    else:
+        return
+    document.refuse(document.place(("respect_opt_out",)), f"respect_opt_out: {said}")
 
 
 def _check_warehouse(document: Document, main: Document) -> None:

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from connector._steps import step
 from connector.state.database import translated
 
 
@@ -53,10 +54,13 @@ def durable(path: Path) -> Iterator[BinaryIO]:
         translated(path.parent),
         os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
     ):
+        step("file.begun")
         yield file
         file.flush()
+        step("file.written")
         os.fsync(file.fileno())
         sync_folder(path.parent)
+        step("file.synced")
 
 
 def _writer(file: BinaryIO, schema: pa.Schema, *, repetitive: bool) -> pq.ParquetWriter:

@@ -55,6 +55,23 @@ class Opened(NamedTuple):
     report: dict[str, Any]
 
 
+class Standing(NamedTuple):
+    """How a chunk stands.
+
+    Attributes:
+        state: `planned` (nothing of it was applied), `sent` (under way, or killed then), `unknown`, `unverified`
+            (answered as if applied, in words we cannot trust), or `done` but for the refusals.
+        refusals: What Batch refused.
+        parts: First row, rows and state (`refused` too) of each part, where the chunk had to be split; else empty.
+        unknown_at: When the last attempt ended without an answer to believe, seconds since 1970; None: none did.
+    """
+
+    state: str
+    refusals: Sequence[Refusal] = ()
+    parts: Sequence[tuple[int, int, str]] = ()
+    unknown_at: float | None = None
+
+
 class ChunkRow(NamedTuple):
     """A chunk as the database knows it."""
 
@@ -93,49 +110,27 @@ def open_run(connection: sa.Connection, lease: Lease, run: Opened, chunks: Seque
         connection.execute(sa.insert(CHUNKS), rows)
 
 
-def mark_sent(state: State, lease: Lease, number: int) -> None:
-    """The next attempt of a chunk is about to leave."""
+def mark_sent(state: State, lease: Lease, number: int, standing: Standing) -> None:
+    """The next attempt of a chunk, or of the part of it that is `sent`, is about to leave."""
     with state.write() as connection:
         lease.check(connection)
-        _update(connection, lease, number, state="sent", attempts=CHUNKS.c.attempts + 1)
+        _update(connection, lease, number, attempts=CHUNKS.c.attempts + 1, **_columns(standing))
 
 
-def mark_unknown(state: State, lease: Lease, number: int) -> None:
-    """An attempt ended without an answer that could be believed; it may still be applied."""
+def settle(state: State, lease: Lease, number: int, standing: Standing) -> None:
+    """Note what an attempt at a chunk came to: durable before anything is waited for."""
     with state.write() as connection:
         lease.check(connection)
-        _update(connection, lease, number, unknown_at=time.time())
+        _update(connection, lease, number, settled_at=time.time(), **_columns(standing))
 
 
-def settle(
-    state: State,
-    lease: Lease,
-    number: int,
-    outcome: str,
-    refusals: Sequence[Refusal] = (),
-    parts: Sequence[tuple[int, int, str]] = (),
-) -> None:
-    """A chunk came to its end in this run: `done` (but for `refusals`), `unknown`, or `planned` again (not applied).
-
-    Args:
-        state: Where it is noted.
-        lease: The run's.
-        number: The chunk's.
-        outcome: Of the whole chunk.
-        refusals: What Batch refused.
-        parts: First row, rows and state (`refused` too) of each part, where the chunk had to be split.
-    """
-    with state.write() as connection:
-        lease.check(connection)
-        _update(
-            connection,
-            lease,
-            number,
-            state=outcome,
-            settled_at=time.time(),
-            refusals=[list(refusal) for refusal in refusals],
-            parts=[list(part) for part in parts] or None,
-        )
+def _columns(standing: Standing) -> dict[str, Any]:
+    return {
+        "state": standing.state,
+        "refusals": [list(refusal) for refusal in standing.refusals],
+        "parts": [list(part) for part in standing.parts] or None,
+        "unknown_at": standing.unknown_at,
+    }
 
 
 def _update(connection: sa.Connection, lease: Lease, number: int, **values: Any) -> None:  # noqa: ANN401 - columns of one table

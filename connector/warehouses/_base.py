@@ -14,6 +14,7 @@ from pydantic import Field
 
 from connector._model import Model
 from connector.errors import WarehouseError
+from connector.export_tables import POSITION, ColumnType, TargetColumn
 from connector.mapping import Column
 
 if TYPE_CHECKING:
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
 
 RECORD_BATCH_ROWS = 50_000
 """Rows of one record batch: large enough to be columnar, small enough to bound memory."""
-
-POSITION = "_position"
-"""Name of the files' column, Int64, that ascends through all rows of a load; the table does not have it."""
-
-ColumnType = Literal["text", "integer", "float", "boolean", "timestamp", "json"]
-"""Types of loaded columns: 64-bit integers, timestamps in microseconds and UTC."""
 
 _MINUTE = timedelta(minutes=1)
 
@@ -107,14 +102,6 @@ class Reader(Protocol):
         """
 
 
-class TargetColumn(NamedTuple):
-    """A column of a loaded table."""
-
-    name: str
-    """Of the form [a-z][a-z0-9_]{0,60}; where a warehouse folds names, it folds as if unquoted."""
-    type: ColumnType
-
-
 class Load(NamedTuple):
     """Rows of one export, and the table that they belong in."""
 
@@ -150,7 +137,7 @@ class Loader(Protocol):
         """The table's columns; None where there is no such table.
 
         Raises:
-            WarehouseError: A column is of a type that no load writes, or the table cannot be looked at.
+            WarehouseError: The table cannot be looked at.
         """
 
     def load(self, load: Load) -> Loaded:

@@ -46,7 +46,7 @@ class BigQueryLoader:
         """See `Loader.columns`. Free of charge.
 
         Raises:
-            WarehouseError: A column is of a type that no load writes, or the table may not be looked at.
+            WarehouseError: The table may not be looked at.
         """
         with self._translated(f"table '{table}'", "read"):
             try:
@@ -55,12 +55,8 @@ class BigQueryLoader:
                 )
             except api.NotFound:
                 return None
-        found = []
-        for field in map(sql.field, looked_up.schema):
-            if field.type not in _TYPES:
-                raise loading.not_loaded(table, field.name, field.type)
-            found.append(TargetColumn(field.name.lower(), _TYPES[field.type]))
-        return found
+        fields = map(sql.field, looked_up.schema)
+        return [TargetColumn(field.name.lower(), _TYPES.get(field.type, "other")) for field in fields]
 
     def load(self, load: Load) -> Loaded:
         """See `Loader.load`: the files wait in a table beside the target, which one script takes over.

@@ -58,19 +58,15 @@ class DuckDBLoader:
         """See `Loader.columns`.
 
         Raises:
-            WarehouseError: A column is of a type that no load writes.
+            WarehouseError: The table cannot be looked at.
         """
         with translated(f"table '{table}' in {self._path} cannot be read"):
             try:
                 described = self._connection.sql(f"FROM {sql.table(table)}")
             except duckdb.CatalogException:
                 return None
-        found = []
-        for name, type_ in zip(described.columns, map(str, described.types), strict=True):
-            if type_ not in _TYPES:
-                raise loading.not_loaded(table, name, type_)
-            found.append(TargetColumn(name.lower(), _TYPES[type_]))
-        return found
+        types = (_TYPES.get(str(type_), "other") for type_ in described.types)
+        return [TargetColumn(name.lower(), type_) for name, type_ in zip(described.columns, types, strict=True)]
 
     def load(self, load: Load) -> Loaded:
         """See `Loader.load`: rows go from the files into the table without a stop between.

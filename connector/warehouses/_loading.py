@@ -76,14 +76,6 @@ def missing(load: Load, existing: Sequence[TargetColumn] | None) -> list[TargetC
     return [column for column in load.columns if column.name not in types]
 
 
-def not_loaded(table: str, column: str, type_: str) -> WarehouseError:
-    """The error of a column that no load can have made."""
-    return WarehouseError(
-        f"column '{column}' of table '{table}' is of type {type_}, which no export writes",
-        remedy="drop that column, or name another table",
-    )
-
-
 def declared(columns: Sequence[TargetColumn], dialect: Dialect) -> str:
     """The columns and their types, as a statement that makes a table lists them."""
     return ", ".join(f"{dialect.quoted(column.name)} {dialect.types[column.type]}" for column in columns)

@@ -64,7 +64,7 @@ class SnowflakeLoader:
         """See `Loader.columns`. Needs no virtual warehouse.
 
         Raises:
-            WarehouseError: A column is of a type that no load writes, or the session ended.
+            WarehouseError: The table cannot be looked at, or the session ended.
         """
         with self._cursor(f"table '{table}' cannot be read") as cursor:
             try:
@@ -76,10 +76,8 @@ class SnowflakeLoader:
         found = []
         for each in described:
             field = sql.field(sql.Described(each.name, each.type_code, each.precision, each.scale))
-            if field.type not in _TYPES:
-                raise loading.not_loaded(table, field.name, field.type)
             plain = field.name.lower() if field.name.isupper() else field.name
-            found.append(TargetColumn(plain, _TYPES[field.type]))
+            found.append(TargetColumn(plain, _TYPES.get(field.type, "other")))
         return found
 
     def load(self, load: Load) -> Loaded:

@@ -209,5 +209,5 @@ def test_every_mistake_of_every_file_is_in_the_load_error(project: Path, monkeyp
     monkeypatch.setenv("CONNECTOR_PROJECT", str(project))
     with pytest.raises(dg.DagsterInvalidDefinitionError) as caught:
         current_project()
-    assert "connector.yaml:7:9: memory" in str(caught.value)
+    assert f"connector.yaml:{MAIN.count(chr(10)) + 1}:9: memory" in str(caught.value)
     assert "syncs/leads.yaml:2:1: " in str(caught.value)

@@ -1,6 +1,5 @@
 """Exports in Dagster: an asset whose key is its table, what a run of it shows, and each way to end."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -98,6 +97,8 @@ def test_what_depends_on_the_table_runs_after_it_and_not_after_a_bad_one(way_bac
 def test_a_day_is_the_window_of_its_export(way_back: House) -> None:
     """Partitions ask for their days alone, a backfill for all of them in one export, and each day is materialized."""
     way_back.write("syncs/moves.yaml", MOVES + f"partitions: {{daily: {TODAY - timedelta(days=200)}}}\n")
+    moves = build_project_defs(load_project(way_back.root)).resolve_assets_def(dg.AssetKey(["batch", "moves"]))
+    assert moves.backfill_policy == dg.BackfillPolicy.single_run()
     days = [(TODAY - timedelta(days=back)).isoformat() for back in (5, 4, 3)]
     result = way_back.run("moves", days)
     materialized = {event.partition: event.metadata for event in result.asset_materializations_for_node(MOVES_STEP)}
@@ -129,18 +130,20 @@ def test_full_asks_anew_and_other_options_are_refused_before_anything_runs(way_b
     assert ExportRunConfig().options(window) == Options(window=window)
     assert way_back.run("profile_attributes", full=True).success
     for option in ({"dry_run": True}, {"limit": 3}, {"keys": ["c1"]}):
-        with pytest.raises(dg.DagsterInvalidConfigError, match=f'unexpected config entry "{next(iter(option))}"') as said:
+        with pytest.raises(
+            dg.DagsterInvalidConfigError, match=f'unexpected config entry "{next(iter(option))}"'
+        ) as said:
             way_back.run("profile_attributes", **option)
         assert "full?" in str(said.value)
     assert len(way_back.simulator.exports()) == 1
 
 
 @pytest.fixture
-def impatient(way_back: House) -> Iterator[House]:
+def impatient(way_back: House) -> House:
     """The same, whose runs give up at once where Batch does not answer."""
     path = way_back.root / "connector.yaml"
     path.write_text(path.read_text().replace("give_up_after: 60s", "give_up_after: 100ms"))
-    yield way_back
+    return way_back
 
 
 def test_an_export_that_is_not_made_yet_materializes_nothing_and_is_gone_on_with(impatient: House) -> None:

@@ -1,6 +1,5 @@
 """How the runs of a sync look in Dagster: metadata, checks, dry runs, and each way to end."""
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import fields
@@ -9,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from assets.runs import Milestones
 from assets.materialize import main
 from assets.metadata import COUNTS
 from assets.run_config import SyncRunConfig
+from assets.runs import Milestones
 from connector.simulator import serve
 from connector.state.database import open_state
 from connector.state.lease import hold
@@ -177,8 +176,8 @@ def test_no_key_value_or_secret_reaches_the_event_log(house: House) -> None:
 
 def test_progress_is_a_line_a_phase_and_no_more() -> None:
     """Thousands of calls within a few seconds give one line a phase."""
-    lines, log = logged_lines()
-    milestones = Milestones(log)
+    lines: list[str] = []
+    milestones = Milestones(lines.append)
     for rows in range(1, 1000):
         milestones("read", rows, None)
     milestones("diff", 0, None)
@@ -189,9 +188,9 @@ def test_progress_is_a_line_a_phase_and_no_more() -> None:
 
 def test_progress_says_how_long_an_export_is_waited_for_and_counts_files() -> None:
     """While nothing can be counted a line every few seconds says since when; downloads are files."""
-    lines, log = logged_lines()
+    lines: list[str] = []
     clock = iter((100.0, 104.0, 105.5, 130.0, 131.0, 132.0))
-    milestones = Milestones(log, clock=lambda: next(clock))
+    milestones = Milestones(lines.append, clock=lambda: next(clock))
     for _ in range(4):
         milestones("export running", 0, None)
     milestones("download", 0, 3)
@@ -199,16 +198,6 @@ def test_progress_says_how_long_an_export_is_waited_for_and_counts_files() -> No
     assert lines == [
         "export running", "export running, for 6 s", "export running, for 30 s", "download: 0 of 3 files", "download: 3 of 3 files",
     ]  # fmt: skip
-
-
-def logged_lines() -> tuple[list[str], logging.Logger]:
-    """A logger, and its lines."""
-    lines: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
-    log = logging.Logger("progress")
-    log.addHandler(handler)
-    return lines, log
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from connector.config import load_project
 from connector.errors import ApiError
 from connector.state.database import open_state
 from connector.state.lease import hold
-from tests.assets.conftest import PROJECT_KEY, REST_KEY, House
+from tests.assets.conftest import EXPORT, PROJECT_KEY, REST_KEY, SYNC, House
 
 
 class Listener:
@@ -188,6 +188,57 @@ def test_a_busy_run_is_no_failure_of_the_sync(house: House, watch: Watch, listen
     """A run that finds the sync at work changes nothing about how the sync is."""
     with open_state(house.root / ".connector", PROJECT_KEY) as state, hold(state, "customers", "the other"):
         house.run()
+    watch.look()
+    assert listener.heard == []
+
+
+def test_an_export_is_watched_as_a_sync_is(house: House, listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export that Batch cannot make is one message, and so is the next one that lands."""
+    monkeypatch.setenv("ASSETS_TEST_WEBHOOK", listener.url)
+    house.write("syncs/profile_attributes.yaml", EXPORT)
+    watch = Watch(house)
+    house.simulator.inject({"endpoint": "export", "becomes": "error"})
+    house.run("profile_attributes")
+    watch.look()
+    house.run("profile_attributes")
+    watch.look()
+    assert [(said["sync"], said["state"], said["outcome"]) for said in listener.heard] == [
+        ("profile_attributes", "failed", "failed"),
+        ("profile_attributes", "recovered", "green"),
+    ]
+
+
+def test_a_drift_is_told_beside_its_sync(house: House, listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drift, its repetition by a materialization, its end: two messages, and the sync itself was never bad."""
+    monkeypatch.setenv("ASSETS_TEST_WEBHOOK", listener.url)
+    house.write("syncs/customers.yaml", SYNC + "reconcile: {}\n")
+    watch = Watch(house)
+    house.run()
+    house.simulator.forget("c7")
+    drifted = house.job("customers_reconcile_job")
+    watch.look()
+    house.job("__ASSET_JOB", [dg.AssetKey(["batch", "customers"])])
+    watch.look()
+    assert [(said["sync"], said["check"], said["outcome"], said["run"]) for said in listener.heard] == [
+        ("customers", "drift", "drift", drifted.run_id)
+    ]
+    assert "Check drift of sync customers failed" in listener.heard[0]["text"]
+    house.write("syncs/customers.yaml", SYNC + "reconcile: {heal: true}\n")
+    house.job("customers_reconcile_job")
+    watch.look()
+    assert [(said["check"], said["state"]) for said in listener.heard[1:]] == [("drift", "recovered")]
+    assert not [text for text in ("canary", '"c7"', "c7 ", PROJECT_KEY) if text in json.dumps(listener.heard)]
+
+
+def test_a_repeated_verdict_is_no_news(house: House, listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drift that was found before the sensor existed is not told by a materialization that repeats it."""
+    monkeypatch.setenv("ASSETS_TEST_WEBHOOK", listener.url)
+    house.write("syncs/customers.yaml", SYNC + "reconcile: {}\n")
+    house.run()
+    house.simulator.forget("c7")
+    house.job("customers_reconcile_job")
+    watch = Watch(house)
+    house.job("__ASSET_JOB", [dg.AssetKey(["batch", "customers"])])
     watch.look()
     assert listener.heard == []
 

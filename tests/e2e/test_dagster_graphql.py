@@ -1,4 +1,4 @@
-"""`dagster dev` on a small project, driven as its UI drives it: materialize, dry run, cancel and resume, backfill."""
+"""`dagster dev` on a small project, driven as its UI drives it: runs, dry runs, checks, cancel and resume, backfill."""
 
 import json
 import os
@@ -35,6 +35,7 @@ batch:
   base_url: {base_url}
   limits:
     update: {{per_second: 100000, burst: 100000, per_call: {per_call}}}
+    other: {{per_second: 1000}}
 delivery: {{in_flight: 4}}
 warehouses:
   local: {{type: duckdb, path: warehouse.duckdb}}
@@ -60,6 +61,14 @@ partitions: {{daily: {first}}}
 schedule: "*/15 * * * *"
 """
 
+EXPORT = """\
+kind: export
+warehouse: local
+export: attributes
+table: batch.profile_attributes
+attributes: [plan, points]
+"""
+
 LAUNCH = """mutation($p: ExecutionParams!) { launchPipelineExecution(executionParams: $p) { __typename
   ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
   ... on RunConfigValidationInvalid { errors { message } } } }"""
@@ -67,6 +76,8 @@ BACKFILL = """mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(back
   ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 BACKFILLED = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
   ... on PartitionBackfill { runs { runId } } } }"""
+CHECKS = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { assetChecksOrError {
+  ... on AssetChecks { checks { name jobNames canExecuteIndividually } } } } } }"""
 RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status endTime } } }"
 TERMINATE = "mutation($id: String!) { terminateRun(runId: $id) { __typename } }"
 LOG = """query($id: ID!) { logsForRun(runId: $id, limit: 1000) { ... on EventConnection { events { __typename
@@ -74,7 +85,8 @@ LOG = """query($id: ID!) { logsForRun(runId: $id, limit: 1000) { ... on EventCon
   ... on MaterializationEvent { partition metadataEntries { label
     ... on IntMetadataEntry { intValue } ... on FloatMetadataEntry { floatValue } ... on TextMetadataEntry { text }
     ... on BoolMetadataEntry { boolValue } } }
-  ... on AssetCheckEvaluationEvent { evaluation { checkName success } } } } } }"""
+  ... on AssetCheckEvaluationEvent { evaluation { checkName success
+    metadataEntries { label ... on BoolMetadataEntry { boolValue } ... on IntMetadataEntry { intValue } } } } } } } }"""
 
 
 class Dev:
@@ -91,15 +103,37 @@ class Dev:
         return result
 
     def launch(self, sync: str, job: str = "__ASSET_JOB", **config: Any) -> str:
+        """As Materialize and its Launchpad do it: the asset, and all its checks that are in that job."""
+        ops = {f"batch__{sync}": {"config": config}} if config else {}
+        along = [_handle(sync, check) for check in self.checks(sync) if job in check["jobNames"]]
+        return self._launch(job, [{"path": ["batch", sync]}], along, ops)
+
+    def check(self, sync: str, name: str) -> str:
+        """As Execute on the asset's Checks tab does it: the check alone, in the first job that has it."""
+        (check,) = (check for check in self.checks(sync) if check["name"] == name)
+        assert check["canExecuteIndividually"] == "CAN_EXECUTE"
+        return self._launch(check["jobNames"][0], [], [_handle(sync, check)], {})
+
+    def checks(self, sync: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.query(CHECKS, key={"path": ["batch", sync]})["assetChecksOrError"]["checks"]
+        return found
+
+    def scheduled(self, job: str) -> str:
+        """As a schedule or the job's own page does it: everything that the job selects."""
+        return self._launch(job, None, None, {})
+
+    def _launch(
+        self, job: str, assets: list[dict[str, Any]] | None, checks: list[dict[str, Any]] | None, ops: dict[str, Any]
+    ) -> str:
         params = {
             "selector": {
                 "repositoryName": "__repository__",
                 "repositoryLocationName": "batch_connector",
                 "jobName": job,
-                "assetSelection": [{"path": ["batch", sync]}],
-                "assetCheckSelection": None,
+                "assetSelection": assets,
+                "assetCheckSelection": checks,
             },
-            "runConfigData": {"ops": {f"batch__{sync}": {"config": config}}},
+            "runConfigData": {"ops": ops},
             "mode": "default",
         }
         result = self.query(LAUNCH, p=params)
@@ -140,6 +174,22 @@ class Dev:
             for event in self.events(run, "MaterializationEvent")
         }
 
+    def verdicts(self, run: str) -> dict[str, tuple[bool, dict[str, Any]]]:
+        """Whether each check passed, and its numbers and flags."""
+        found = {}
+        for event in self.events(run, "AssetCheckEvaluationEvent"):
+            said = event["evaluation"]
+            entries = {entry.pop("label"): next(iter(entry.values()), None) for entry in said["metadataEntries"]}
+            found[said["checkName"]] = (said["success"], entries)
+        return found
+
+    def messages(self, run: str) -> str:
+        return "\n".join(event.get("message", "") for event in self.query(LOG, id=run)["events"])
+
+
+def _handle(sync: str, check: dict[str, Any]) -> dict[str, Any]:
+    return {"assetKey": {"path": ["batch", sync]}, "name": check["name"]}
+
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
@@ -161,11 +211,13 @@ def make_project(root: Path, base_url: str) -> None:
     with duckdb.connect(str(root / "warehouse.duckdb")) as connection:
         connection.execute("create schema marts")
         for name, rows in {"customers": 50, "slow": SLOW_ROWS}.items():
-            (root / "syncs" / f"{name}.yaml").write_text(SYNC.format(name=name))
+            reconcile = "reconcile: {heal: true}\n" if name == "customers" else ""
+            (root / "syncs" / f"{name}.yaml").write_text(SYNC.format(name=name) + reconcile)
             connection.execute(
                 f"""create table marts.{name} as
                     select '{name}' || i as custom_id, 'gold' as plan_name, i as points from range({rows}) t(i)"""
             )
+        (root / "syncs" / "profile_attributes.yaml").write_text(EXPORT)
         for name in ("orders", "refunds"):
             (root / "syncs" / f"{name}.yaml").write_text(EVENTS.format(name=name, first=FIRST_DAY))
             connection.execute(
@@ -185,7 +237,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     example = ROOT / "assets" / "project" / "dagster.yaml.example"
     (folder / "home" / "dagster.yaml").write_text(example.read_text())
     port = free_port()
-    simulator = Simulator({PROJECT_KEY: REST_KEY}, settings=Settings(update_rate=None), record=True)
+    simulator = Simulator({PROJECT_KEY: REST_KEY}, settings=Settings(update_rate=None, other_rate=None), record=True)
     with serve(simulator) as served:
         make_project(folder / "project", served.base_url)
         environment = {
@@ -244,10 +296,7 @@ def test_a_dry_run_observes_and_a_run_materializes_with_metadata_and_checks(dev:
     (found,) = dev.materializations(run).values()
     assert found.keys() >= set(COUNTS)
     assert (found["accepted"], found["rejected"], found["dagster/row_count"], found["outcome"]) == (50, 0, 50, "green")
-    checks = {
-        event["evaluation"]["checkName"]: event["evaluation"]["success"]
-        for event in dev.events(run, "AssetCheckEvaluationEvent")
-    }
+    checks = {name: passed for name, (passed, _) in dev.verdicts(run).items()}
     assert checks == {"delivery": True, "rejected_share": True, "guard": True}
     assert len(dev.simulator.profiles()) == 50
 
@@ -314,3 +363,59 @@ def test_held_events_are_sent_once_the_run_config_says_so(dev: Dev) -> None:
     assert (after["accepted"], after["undecided"], after["already_sent"]) == (before["held"], 0, before["accepted"])
     ids = [event["attributes"]["event_id"] for event in dev.simulator.events()]
     assert len(ids) == len(set(ids)) == ORDERS
+
+
+def test_an_export_that_is_cancelled_is_gone_on_with_by_the_next_run(dev: Dev) -> None:
+    """Terminate while Batch still makes it: CANCELED, no table, and a fresh run lands the one export there is."""
+    dev.simulator.reset()
+    for number in range(5):
+        dev.simulator.alter(f"c{number}", {"plan": "gold", "points": number})
+    dev.simulator.inject({"endpoint": "export", "becomes": "stuck"})
+    run = dev.launch("profile_attributes")
+    until(lambda: "export running" in dev.messages(run), "the export to be running")
+    asked = time.time()
+    assert dev.query(TERMINATE, id=run)["__typename"] == "TerminateRunSuccess"
+    assert dev.finished(run) == "CANCELED"
+    assert dev.run(run)["endTime"] - asked < 2
+    assert not dev.events(run, "MaterializationEvent")
+
+    dev.simulator.clear_faults()
+    rest = dev.launch("profile_attributes")
+    assert dev.finished(rest) == "SUCCESS"
+    (export,) = dev.simulator.exports()
+    (found,) = dev.materializations(rest).values()
+    assert (found["rows"], found["files"], found["dagster/row_count"]) == (5, 1, 5)
+    assert (found["export_id"], found["bytes"]) == (export["id"], export["files"][0]["size"])
+    assert dev.verdicts(rest)["complete"][0]
+
+
+def test_what_a_sync_alone_understands_is_refused_of_an_export(dev: Dev) -> None:
+    """A dry run of an export is refused in the Launchpad, which names what there is."""
+    with pytest.raises(AssertionError, match=r'"dry_run" at path .*full\?'):
+        dev.launch("profile_attributes", dry_run=True)
+
+
+def test_drift_is_compared_when_it_is_asked_for_and_never_by_a_materialization(dev: Dev) -> None:
+    """The Checks tab and the job compare; Materialize repeats the verdict, and asks Batch for nothing."""
+    dev.simulator.reset()
+    assert dev.finished(dev.launch("customers", resend=True)) == "SUCCESS"
+    assert not dev.simulator.exports()
+    for number in range(3):
+        dev.simulator.alter(f"customers{number}", {"plan": "iron"})
+    compared = dev.check("customers", "drift")
+    assert dev.finished(compared) == "SUCCESS"
+    passed, found = dev.verdicts(compared)["drift"]
+    assert (passed, found["checked"], found["differing"], found["missing"], found["healed"]) == (True, 50, 3, 0, 3)
+    assert not dev.events(compared, "MaterializationEvent")
+
+    mended = dev.launch("customers")
+    assert dev.finished(mended) == "SUCCESS"
+    verdicts = dev.verdicts(mended)
+    assert verdicts.keys() == {"delivery", "rejected_share", "guard", "drift"}
+    assert verdicts["drift"] == (True, {**found, "repeated": True})
+    assert len(dev.simulator.exports()) == 1
+
+    again = dev.scheduled("customers_reconcile_job")
+    assert dev.finished(again) == "SUCCESS"
+    assert [dev.verdicts(again)["drift"][1][name] for name in ("checked", "differing", "healed")] == [50, 0, 0]
+    assert len(dev.simulator.exports()) == 2

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import connector
 from connector import invented, proof
 from connector.cli import main
 from connector.config import load_project
+from connector.simulator import Simulator, serve
 
 ROOT = Path(connector.__file__).parent.parent
 
@@ -69,6 +70,38 @@ def test_demo_shows_two_runs_and_that_both_sides_are_equal(shown: str, folder: P
         assert (folder / name).exists()
 
 
+def test_demo_brings_the_profiles_back_by_an_export(shown: str) -> None:
+    """The table says where they landed and of which export, and holds what the warehouse says."""
+    lines = shown.splitlines()
+    columns = next(line.split() for line in lines if line.startswith("profile_attributes "))[1:]
+    brought = dict(
+        zip(columns, next(line.split() for line in lines if line.startswith("batch.profile"))[1:], strict=True)
+    )
+    assert (brought["rows"], brought["files"], brought["requests"]) == ("505", "1", "3")
+    assert int(brought["bytes"].replace(",", "")) > 100_000
+    assert brought["export_id"].startswith("export_")
+    assert "batch.profile_attributes holds what the warehouse says, in all 505 rows" in shown
+    assert "not available" not in shown
+
+
+def test_the_way_back_goes_on_after_the_demo(
+    shown: str, folder: Path, port: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With the local API up again an export lands, nothing has drifted, and the history has every run."""
+    assert shown
+    batch = load_project(folder).settings.batch
+    keys = {batch.project_key.read(folder).get_secret_value(): batch.rest_key.read(folder).get_secret_value()}
+    answers = []
+    with Simulator(keys, folder=folder / ".simulator") as simulator, serve(simulator, port=port):
+        for command in (["run", "profile_attributes"], ["reconcile", "customers"], ["status"]):
+            assert main(["--project", str(folder), *command, "--json"]) == 0
+            answers.append(json.loads(capfd.readouterr().out))
+    pulled, compared, history = answers
+    assert (pulled["rows"], pulled["outcome"]) == (505, "green")
+    assert [compared[name] for name in ("checked", "missing", "differing", "unknown", "healed")] == [505, 0, 0, 0, 0]
+    assert {run["sync"] for run in history} == {"customers", "orders", "profile_attributes"}
+
+
 def test_demo_sends_each_order_once(shown: str, folder: Path) -> None:
     """The second run reads some orders again, as its window overlaps the first one's, and sends the day's new ones only."""
     first, second = runs_of(shown, "orders")
@@ -104,6 +137,9 @@ def test_demo_starts_over_in_its_own_folder(shown: str, folder: Path, port: int)
         {"sku": "PL-900", "title": "Gold plan", "quantity": 1, "price": 49.9}
     ]
     assert answer["plan"]["planned"] == 26
+    export = answer["export"]
+    assert (export["rows"], export["table"], export["outcome"]) == (505, "batch.profile_attributes", "green")
+    assert (answer["rows_compared"], answer["rows_differing"]) == (505, 0)
 
 
 @pytest.mark.parametrize("name", ["warehouse.duckdb", "connector.yaml", "syncs/orders.yaml"])
@@ -215,6 +251,62 @@ def test_comparison_counts_an_event_that_is_wrong(
     assert proof.compare_events(orders, held, frozenset(proof.ORDER_COLUMNS)).differing == 1
 
 
+def _as_landed(customers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the export's table; of the two bad values nothing is at Batch."""
+    return [
+        {
+            "custom_id": row["custom_id"],
+            "email_address": row["email"] if "@" in row["email"] else None,
+            "phone_number": row["phone"] if (row["phone"] or "").startswith("+") else None,
+            "birthdate": datetime.combine(row["born_on"], time(), UTC) if row["born_on"] else None,
+            "plan": row["plan_name"],
+            "interests": json.dumps(row["interests"][::-1]) if row["interests"] else None,
+            "spend": float(row["spend"]),
+            **{name: row[name] for name in ("language", "first_name", "orders")},
+        }
+        for row in customers
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "differ"),
+    [
+        (lambda _: None, 0),
+        (lambda landed: landed.pop(3), 1),
+        (lambda landed: landed.append(landed[3]), 1),
+        (lambda landed: landed.append({**landed[3], "custom_id": "stranger"}), 1),
+        (lambda landed: landed[3].update(custom_id="customer-0001"), 2),
+        (lambda landed: landed[3].update(orders=99), 1),
+        (lambda landed: landed[3].update(birthdate=datetime(1999, 1, 1, tzinfo=UTC)), 1),
+        (lambda landed: landed[3].update(email_address=None), 1),
+        (lambda landed: landed[3].update(interests='["other"]'), 1),
+        (lambda landed: landed.clear(), invented.CUSTOMERS),
+    ],
+    ids=["right", "lost", "twice", "stranger", "misplaced", "number", "date", "null", "array", "empty"],
+)
+def test_comparison_counts_a_row_that_is_wrong(
+    warehouse: Path, spoil: Callable[[list[dict[str, Any]]], object], differ: int
+) -> None:
+    """The demo's proof of its export can fail: one row too few, too many, or with another value is one that differs."""
+    customers = invented.rows(warehouse, "marts.customers")
+    landed = _as_landed(customers)
+    spoil(landed)
+    assert proof.compare_table(customers, landed, frozenset(proof.CUSTOMER_COLUMNS)).differing == differ
+
+
+def test_an_edited_export_is_not_compared(warehouse: Path) -> None:
+    """Who exports fewer attributes is compared by those; another kind of export, or another table, not at all."""
+    export = load_project(ROOT / "assets" / "project").sync("profile_attributes")
+    assert proof.exported_attributes(export) == frozenset(proof.CUSTOMER_COLUMNS)
+    assert proof.exported_attributes(export.model_copy(update={"attributes": ("plan",)})) == {"plan"}
+    for edited in ({"segment": "vip"}, {"write": "append"}, {"table": "batch.others"}):
+        assert proof.exported_attributes(export.model_copy(update=edited)) is None
+    customers = invented.rows(warehouse, "marts.customers")
+    landed = [{"custom_id": row["custom_id"], "plan": row["plan"]} for row in _as_landed(customers)]
+    assert proof.compare_table(customers, landed, frozenset({"plan"})) == (0, invented.CUSTOMERS)
+    assert proof.compare_table(customers, landed, None) == (0, 0)
+
+
 def test_edited_events_are_not_compared() -> None:
     """Who makes other events of the orders, or maps an attribute otherwise, edits an example and breaks nothing."""
     example = ROOT / "assets" / "project"
@@ -228,5 +320,5 @@ def test_edited_events_are_not_compared() -> None:
 def test_example_project_is_right_and_says_that_its_keys_are_no_secrets() -> None:
     """The example that people copy is a valid project with a note on its keys."""
     example = ROOT / "assets" / "project"
-    assert list(load_project(example).syncs) == ["customers", "orders"]
+    assert list(load_project(example).syncs) == ["customers", "orders", "profile_attributes"]
     assert "no secrets" in (example / "connector.yaml").read_text(encoding="utf-8")

@@ -98,14 +98,20 @@ def test_kill_before_anything_was_sent_leaves_no_trace(served: tuple[World, Serv
     assert world.held() == world.wanted()
 
 
-def test_sigterm_settles_what_is_in_flight_and_ends_with_143(served: tuple[World, Served]) -> None:
-    """The first SIGTERM stops taking chunks, keeps what was acknowledged, reports and exits 143; nothing is sent twice."""
+@pytest.mark.parametrize("times", [1, 2])
+def test_sigterm_settles_what_is_in_flight_and_ends_with_143(served: tuple[World, Served], times: int) -> None:
+    """The first SIGTERM stops taking chunks, keeps what was acknowledged, reports and exits 143; nothing is sent twice.
+
+    A wrapper that tells the process and its group tells it twice, and means it once.
+    """
     world, _ = served
     world.api.inject({"delay": 0.1, "apply": True, "share": 1.0})
     process = start(world)
     wait_for_operations(world, 4000)
     told = time.monotonic()
-    process.send_signal(signal.SIGTERM)
+    for _ in range(times):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.02)  # else the kernel would make one of them
     status, report = finished(process)
     assert time.monotonic() - told < 5
     assert status == 143
@@ -115,6 +121,30 @@ def test_sigterm_settles_what_is_in_flight_and_ends_with_143(served: tuple[World
     status, report = finished(start(world))
     assert (status, report["outcome"]) == (0, "green")
     assert Counter(world.sent()).most_common(1)[0][1] == 1
+    assert world.held() == world.wanted()
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_second_signal_ends_at_once_like_a_crash(served: tuple[World, Served], number: int, expected: int) -> None:
+    """Who cannot wait for the calls in flight ends the process; the next run finds nothing lost."""
+    world, _ = served
+    world.api.inject({"delay": 1, "apply": True, "times": 4}, {"delay": 20, "apply": True, "share": 1.0})
+    process = start(world)
+    wait_for_operations(world, 4001)
+    process.send_signal(number)
+    time.sleep(0.7)  # sooner it would count as the first one told twice
+    assert process.poll() is None, "the calls in flight were not waited for"
+    told = time.monotonic()
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=10)
+    assert (process.returncode, out) == (expected, "")
+    assert time.monotonic() - told < 2
+    world.api.clear_faults()
+    before = Counter(world.sent())
+    status, report = finished(start(world))
+    after = Counter(world.sent())
+    assert (status, report["outcome"]) == (0, "green")
+    assert len([key for key in before if key in after]) <= 4 * 1000, "acknowledged chunks were sent again"
     assert world.held() == world.wanted()
 
 

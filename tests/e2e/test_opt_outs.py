@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from connector.config import load_project
+from connector.errors import ConfigError
 from connector.report import AnyReport
 from connector.sync import Options, run_sync
 from tests.world import World
@@ -107,14 +108,23 @@ def test_without_a_loaded_export_nothing_is_sent(shop: Shop) -> None:
     assert shop.sent() == []
 
 
-def test_an_export_must_tell_of_every_consent_that_is_sent(shop: Shop) -> None:
-    """An export of e-mail consent says nothing about text messages."""
-    shop.respecting(attributes="{$email_marketing: news, $sms_marketing: sms}")
-    shop.export(ATTRIBUTES.format(names="$email_marketing"))
-    shop.pull()
-    report = shop.run()
-    assert report.error
-    assert "$sms_marketing" in report.error["message"]
+@pytest.mark.parametrize(
+    ("sent", "exported", "words"),
+    [
+        ("{$email_marketing: news, $sms_marketing: sms}", "$email_marketing", "no sync of kind export tells of $sms_marketing"),
+        ("{$email_marketing: news}", "plan", "no sync of kind export tells of $email_marketing; add one of reachability"),
+        ("{plan: plan}", "$email_marketing", "the sync sends neither $email_marketing nor $sms_marketing; remove it"),
+    ],
+)
+def test_an_export_must_tell_of_every_consent_that_is_sent(shop: Shop, sent: str, exported: str, words: str) -> None:
+    """An export of e-mail consent says nothing about text messages: the YAML's reading finds that out."""
+    shop.respecting(attributes=sent)
+    shop.export(ATTRIBUTES.format(names=exported))
+    with pytest.raises(ConfigError) as raised:
+        load_project(shop.folder)
+    (problem,) = raised.value.problems
+    assert (problem.file, words in problem.message) == ("syncs/customers.yaml", True)
+    assert problem.line > 1
 
 
 def test_the_later_of_two_words_counts(shop: Shop) -> None:

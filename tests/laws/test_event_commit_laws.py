@@ -142,9 +142,9 @@ class Run:
                 runs.open_run(connection, lease, opened, [chunk for chunk, *_ in self.chunks])
             for number, (_, outcome, refusals, parts) in enumerate(self.chunks):
                 if outcome == "sent":
-                    runs.mark_sent(state, lease, number)
+                    runs.mark_sent(state, lease, number, runs.Standing("sent"))
                 elif outcome != "planned" or draw.random() < 0.5:
-                    runs.settle(state, lease, number, outcome, refusals, parts)
+                    runs.settle(state, lease, number, runs.Standing(outcome, refusals, parts))
 
     def fates(self, *, holds: bool) -> dict[int, str]:
         return {number: one.fate(holds=holds) for one in self.operations for number in one.events}

@@ -8,11 +8,9 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 
 import pytest
-
-from connector import event_draft
 
 NO_PROCESS = 2**22 + 1
 """More than any process number that Linux gives: whoever asks whether a killed run lives is told no."""
@@ -51,7 +49,6 @@ def machine(clock: Clock, seed: int) -> Iterator[None]:
         patch.setattr(time, "time", clock.wall)
         patch.setattr(time, "monotonic", clock.monotonic)
         patch.setattr(time, "sleep", clock.sleep)
-        patch.setattr(event_draft, "datetime", _calendar(clock))
         patch.setattr(selectors, "DefaultSelector", lambda: _Selector(clock))
         patch.setattr(os, "getpid", lambda: NO_PROCESS)
         patch.setattr(secrets, "randbits", chance.getrandbits)
@@ -75,16 +72,3 @@ class _Selector(selectors.SelectSelector):
         if not ready and timeout is not None:
             self._clock.sleep(timeout)
         return ready
-
-
-def _calendar(clock: Clock) -> type[datetime]:
-    class _Datetime(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
-            return datetime.fromtimestamp(clock.wall(), tz)
-
-        @classmethod
-        def fromisoformat(cls, date_string: str, /) -> datetime:  # type: ignore[override]
-            return datetime.fromisoformat(date_string)
-
-    return _Datetime

@@ -94,10 +94,7 @@ def doubts(done: Iterable[Run]) -> Counter[str]:
 def _unsettled(run: Run) -> list[Call]:
     """Calls of a run that died which were accepted, but perhaps not noted: at most those of the chunks in flight."""
     accepted = [call for call in run.traffic.calls if call.answer == "accepted"]
-    halved = [set(call.events) for call in run.traffic.calls if call.status in (400, 413, 422)]
-    return [
-        call for call in accepted if call.commits == run.commits or any(set(call.events) <= whole for whole in halved)
-    ]
+    return [call for call in accepted if call.commits == run.commits]
 
 
 def _repeats(world: Universe) -> Iterator[str]:
@@ -219,7 +216,6 @@ def _left_over(world: Universe, state: State, kept: Ledger) -> Iterator[str]:
     files = [snapshot.folder / file["name"] for file in snapshot.files]
     files += [kept.folder / file["name"] for file in kept.files]
     yield from (f"{path} is named by a manifest and missing" for path in files if not path.exists())
-    due = runs.due(state, CUSTOMERS).to_dicts()
-    for entry in due:  # of a profile that left nothing can be sent until it comes back
-        if entry["reason"] != "withheld" and entry["key"] in world.tables.customers:
+    for entry in runs.due(state, CUSTOMERS).to_dicts():
+        if entry["reason"] != "withheld":
             yield f"{entry['key']} is due for {entry['reason']}"

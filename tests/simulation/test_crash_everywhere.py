@@ -1,12 +1,11 @@
 """A fixed story in which a run dies at its first step, then at its second, … until it lives to its end."""
 
-from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from tests.simulation.fixed import set_plan
+from tests.simulation.fixed import place_orders, set_plan
 from tests.simulation.oracles import problems
 from tests.simulation.universe import CUSTOMERS, ORDERS, Setup, Universe, universe
 
@@ -21,7 +20,7 @@ def test_events_survive_a_death_at_any_step(folder: Path, on_unknown: str) -> No
     setup = Setup(delivery=_TWO, per_call=2, orders={"on_unknown": on_unknown, "cursor": "loaded_at"})
     for step in count(1):
         with universe(folder / str(step), 1, setup) as world:
-            _place_orders(world)
+            place_orders(world, 20, most=17)
             died = world.run(ORDERS, die_at=step).died
             found = [*_last(world, ORDERS, discard_held=True), *problems(world)]
             assert not found, f"died at step {step}, {died}: {found}"
@@ -48,20 +47,6 @@ def test_profiles_survive_a_death_at_any_step_and_values_that_go_back(folder: Pa
             if died is None:
                 break
     assert step > 25, "the steps are not counted any more"
-
-
-def _place_orders(world: Universe) -> None:
-    """Twenty, of which one customer has more than an operation takes."""
-    now = world.clock.utc().replace(tzinfo=None)
-    for number in range(20):
-        row = {
-            "custom_id": "c0" if number < 17 else f"c{number % 3}", "order_id": number, "ref": str(number),
-            "status": "new", "amount": 1.0, "ordered_at": now - timedelta(minutes=100 - number), "loaded_at": now,
-        }  # fmt: skip
-        world.tables.orders[number] = row
-        world.remember(row)
-    world.tables.write()
-    world.clock.sleep(1)
 
 
 def _last(world: Universe, sync: str, **options: bool) -> list[str]:

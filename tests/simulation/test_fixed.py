@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.simulation.fixed import late_copy, refused_attribute
-from tests.simulation.universe import ORDERS, Setup, Universe, universe
+from connector.state import runs
+from connector.state.database import open_state
+from tests.simulation.fixed import kill_in_a_pause, late_copy, refused_attribute, set_plan
+from tests.simulation.universe import CUSTOMERS, ORDERS, Setup, Universe, universe
+from tests.world import PROJECT_KEY
 
 CURSOR = {"column": "loaded_at", "overlap": "0s"}
 HOUR = 3600.0
@@ -63,3 +66,89 @@ def test_late_copy_does_not_outlive_the_quiet_time(folder: Path) -> None:
 def test_refused_attribute_is_tried_again_whatever_the_cursor_says(folder: Path) -> None:
     """G7: a refused attribute stays due though its row is behind the cursor."""
     refused_attribute(folder)
+
+
+@pytest.mark.parametrize("sync", [ORDERS, CUSTOMERS])
+@pytest.mark.parametrize("fault", [{"status": 429}, {"status": 408}, {"status": 503, "retry_after": 5}])
+def test_kill_in_the_pause_after_a_refusal_leaves_nothing_in_doubt(
+    folder: Path, sync: str, fault: dict[str, Any]
+) -> None:
+    """G4: what Batch said it did not take is unsent from the moment of its answer, not from the end of the wait."""
+    kill_in_a_pause(folder, sync, fault)
+
+
+def _due(world: Universe) -> dict[str, str]:
+    """Why each customer is due."""
+    with open_state(world.project.state_dir, PROJECT_KEY) as state:
+        return {entry["key"]: entry["reason"] for entry in runs.due(state, CUSTOMERS).to_dicts()}
+
+
+def test_send_once_more_counts_as_retried_whatever_was_sent_meanwhile(folder: Path) -> None:
+    """The source did not change since it was last sent: the guards must not take the repetition for a change."""
+    with universe(folder, 1, Setup()) as world:
+        set_plan(world, "free")
+        world.run(CUSTOMERS)
+        set_plan(world, "pro")
+        world.api.inject({"status": 500, "late": 600})
+        world.run(CUSTOMERS)
+        set_plan(world, "free")
+        report = world.run(CUSTOMERS).report
+        assert report is not None
+        assert (report.changed, report.retried) == (3, 0)
+        world.clock.sleep(1200)
+        report = world.run(CUSTOMERS).report
+        assert report is not None
+        assert (report.changed, report.retried) == (0, 3)
+
+
+@pytest.mark.parametrize("cursor", [None, {"column": "updated_at", "overlap": "0s"}])
+@pytest.mark.parametrize("answered", [True, False])
+def test_profile_in_doubt_that_left_is_let_go_and_sent_whole_when_it_comes_back(
+    folder: Path, cursor: dict[str, str] | None, answered: bool
+) -> None:
+    """G1: nothing is due for ever for a profile that is gone; but nothing of it looks delivered either."""
+    with universe(folder, 1, Setup(customers={"cursor": cursor})) as world:
+        set_plan(world, "free")
+        world.run(CUSTOMERS)
+        set_plan(world, "pro")
+        # Its copy lands later, over whatever was sent meanwhile; `answered`: another try was accepted.
+        world.api.inject({"status": 500, "late": 600}, *([] if answered else [{"status": 500, "times": 99}]))
+        world.run(CUSTOMERS)
+        world.api.clear_faults()
+        if answered:
+            set_plan(world, "free")
+            world.run(CUSTOMERS)
+        world.tables.customers.clear()
+        world.tables.write()
+        world.run(CUSTOMERS)
+        assert set(_due(world).values()) == {"unknown"}, "what is on its way may still arrive"
+        world.clock.sleep(1200)
+        report = world.run(CUSTOMERS).report
+        assert report is not None
+        assert (report.outcome, report.requests, _due(world)) == ("green", 0, {})
+        assert {attributes["plan"] for attributes in world.held().profiles.values()} == {"pro"}
+        set_plan(world, "free")
+        world.run(CUSTOMERS)
+        assert {attributes["plan"] for attributes in world.held().profiles.values()} == {"free"}
+        again = world.run(CUSTOMERS).report
+        assert again is not None
+        assert again.requests == 0
+
+
+def test_value_in_doubt_that_became_a_null_to_keep_is_let_go(folder: Path) -> None:
+    """There is nothing to send over it, so it is not due; the next value is sent, also if it is the one before."""
+    keep = {"plan": {"column": "plan", "on_null": "keep"}}
+    with universe(folder, 1, Setup(customers={"attributes": keep})) as world:
+        set_plan(world, "free")
+        world.run(CUSTOMERS)
+        set_plan(world, "pro")
+        world.api.inject({"status": 500, "apply": True}, {"status": 500, "times": 99})
+        world.run(CUSTOMERS)
+        world.api.clear_faults()
+        set_plan(world, None)
+        world.clock.sleep(1200)
+        world.run(CUSTOMERS)
+        assert _due(world) == {}
+        set_plan(world, "free")
+        world.run(CUSTOMERS)
+        assert {attributes["plan"] for attributes in world.held().profiles.values()} == {"free"}

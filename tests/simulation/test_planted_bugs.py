@@ -15,9 +15,12 @@ from connector.api import profiles
 from connector.event_planning import HELD
 from connector.outcome import Outcome
 from connector.state import runs
+from connector.state.database import State
+from connector.state.lease import Lease
 from connector.state.ledger import Ledger
-from tests.simulation.fixed import late_copy, refused_attribute
+from tests.simulation.fixed import kill_in_a_pause, late_copy, refused_attribute
 from tests.simulation.scenario import play
+from tests.simulation.universe import ORDERS
 
 TRIES = 40
 """Scenarios within which a planted bug must show."""
@@ -108,6 +111,16 @@ def _nothing_is_due_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(runs, "replace_due", lambda *_: None)
 
 
+def _refusals_are_noted_after_the_pause(patch: pytest.MonkeyPatch) -> None:
+    real = runs.settle
+
+    def late(state: State, lease: Lease, number: int, standing: runs.Standing) -> None:
+        if standing.state != "planned":
+            real(state, lease, number, standing)
+
+    patch.setattr(runs, "settle", late)
+
+
 PLANTED: list[tuple[Plant, Callable[[Path], object]]] = [
     (_no_sent_mark, _from(11)),
     (_unknown_events_count_as_sent, _from(0)),
@@ -122,6 +135,7 @@ PLANTED: list[tuple[Plant, Callable[[Path], object]]] = [
     (_killed_runs_are_forgotten, _from(3)),
     (_ledger_is_not_asked, _from(0)),
     (_nothing_is_due_again, refused_attribute),
+    (_refusals_are_noted_after_the_pause, lambda folder: kill_in_a_pause(folder, ORDERS, {"status": 429})),
 ]
 """Each bug, and the stories among which one must break: scenarios from a seed on, or a fixed one."""
 

@@ -1,7 +1,7 @@
 """A warehouse in memory, read by the real DuckDB reader; its rows stay here as Python has them, for the oracles."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 from pydantic import PrivateAttr
 
-from connector.warehouses._base import WarehouseSettings
+from connector.warehouses._base import Loader, WarehouseSettings
 from connector.warehouses._duckdb import MEMORY, DuckDBReader
 from tests.simulation.machine import Clock
 
@@ -93,3 +93,14 @@ class InMemory(WarehouseSettings):
             yield reader
         finally:
             reader.close()
+
+    def load_into(
+        self,
+        root: Path,
+        *,
+        memory: int | None = None,
+        spill: Path | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> AbstractContextManager[Loader]:
+        """No export lands here."""
+        raise NotImplementedError
