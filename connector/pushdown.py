@@ -156,6 +156,7 @@ def ready(corner: Corner, snapshot: Snapshot, terms: Terms, keep: Keep | None) -
     if local is not snapshot:  # from here on a kill finds a state as the local engine leaves it
         keep(local)
     pushed = _uploaded(corner, local, terms)
+    step("warehouse.moved")
     keep(pushed)
     corner.sweep(pushed)
     return pushed
@@ -296,6 +297,7 @@ def _absorb(corner: Corner, table: str, delta: str, keys: pl.Series, names: Sequ
     path = folder(corner.state, corner.run) / "marks"
     write_frames(path, [valued.whole(keys, len(names))])
     corner.differ.settle(table, delta, names, path)
+    step("warehouse.absorbed")
 
 
 @contextmanager

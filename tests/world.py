@@ -17,7 +17,6 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from connector import pull
 from connector.config import load_project
 from connector.plan import Plan, plan_sync
 from connector.reconcile import Healing, reconcile_sync
@@ -27,7 +26,7 @@ from connector.state import ledger, runs
 from connector.state.database import EXPORTS, open_state
 from connector.sync import Options, Progress, run_sync
 from tests.simulation.crash import Steps
-from tests.simulation.machine import Clock, _calendar, machine
+from tests.simulation.machine import Clock, machine
 
 PROJECT_KEY, REST_KEY = "project_test", "rest_test"
 
@@ -211,10 +210,8 @@ def timeless(**settings: Any) -> Iterator[World]:
     with (
         tempfile.TemporaryDirectory(prefix="world-", dir=memory if memory.is_dir() else None) as folder,
         machine(clock, 1),
-        pytest.MonkeyPatch.context() as patch,
     ):
         world = World(Path(folder) / "project", clock, **({"export_seconds": 0} | settings))
-        patch.setattr(pull, "datetime", _calendar(clock))
         try:
             yield world
         finally:
