@@ -22,13 +22,13 @@ from connector.mapping import KEY, Mapping, keys, resolve
 from connector.payload import Chunk, chunks
 from connector.planning import ChangeSet, Job, Sifted, build, removed_rows, sift
 from connector.pushdown import Corner, Keep
-from connector.reading import Reading, batches_of, how_to_read, keys_again, latest_of, types_of
+from connector.reading import Reading, batches_of, how_to_read, keys_again, latest_of
 from connector.report import Report, Seconds
 from connector.state import runs
 from connector.state.database import State
 from connector.state.snapshots import Snapshot
 from connector.task import Progress, Task, named, tags, told
-from connector.valued import Terms
+from connector.valued import Terms, types_of
 from connector.warehouses._base import Reader, WarehouseSettings
 from connector.warehouses._differ import Comparison
 

@@ -25,7 +25,7 @@ from connector.state.database import WAYS_OUT, State, translated
 from connector.state.files import write_frames
 from connector.state.runs import outbox
 from connector.state.snapshots import Snapshot
-from connector.valued import Terms
+from connector.valued import Terms, types_of
 from connector.warehouses._differ import Comparison, Differ
 
 ENGINE = "warehouse"
@@ -139,7 +139,8 @@ def _apart(state: State, run: str) -> Path:
 def ready(corner: Corner, snapshot: Snapshot, terms: Terms, keep: Keep | None) -> Snapshot:
     """The snapshot in the warehouse, as these terms need it: what was delivered stays delivered.
 
-    Where nothing may change (`keep` is None) one that does not fit comes as hashes, for the local engine to plan with.
+    It comes as hashes, for the local engine to compare this time, where nothing may change (`keep` is None), and where
+    other attributes were delivered than are mapped now: what is known of them is given up by a commit alone.
 
     Raises:
         StateError: The snapshot's table is gone.
@@ -155,6 +156,9 @@ def ready(corner: Corner, snapshot: Snapshot, terms: Terms, keep: Keep | None) -
     local = downloaded(corner.differ, snapshot, corner.state.seed, snapshot.folder)
     if local is not snapshot:  # from here on a kill finds a state as the local engine leaves it
         keep(local)
+        corner.sweep(local)
+    if local.files and local.manifest["attributes"] != types_of(terms.mapping):
+        return local
     pushed = _uploaded(corner, local, terms)
     step("warehouse.moved")
     keep(pushed)
@@ -212,7 +216,7 @@ def _uploaded(corner: Corner, local: Snapshot, terms: Terms) -> Snapshot:
         "table": table,
         "recipe": terms.recipe,
         "key": terms.sync.key,
-        "attributes": {each.name: each.type for each in terms.mapping.attributes},
+        "attributes": types_of(terms.mapping),
     }
     return Snapshot(local.folder, manifest, local.generation + 1)
 

@@ -13,6 +13,7 @@ from connector.config import ProfileSync
 from connector.mapping import KEY, Mapping, keys
 from connector.state.snapshots import Snapshot
 from connector.task import Task
+from connector.valued import types_of
 from connector.warehouses._base import Keys, Latest, Reader, Window
 
 _DECIDING = {"warehouse", "source", "key", "attributes", "dedupe", "respect_opt_out"}
@@ -87,11 +88,6 @@ def latest_of(task: Task[ProfileSync], mapping: Mapping) -> Latest | None:
     if task.sync.cursor and task.sync.dedupe == "latest":
         return Latest(mapping.key_column, task.sync.cursor.column)
     return None
-
-
-def types_of(mapping: Mapping) -> dict[str, str]:
-    """Type by attribute name."""
-    return {attribute.name: attribute.type for attribute in mapping.attributes}
 
 
 def _scope(sync: ProfileSync, mapping: Mapping) -> str:

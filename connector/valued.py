@@ -61,6 +61,11 @@ class Terms(NamedTuple):
         return {column.name: column.dtype for column in self.columns}
 
 
+def types_of(mapping: Mapping) -> dict[str, str]:
+    """Type by attribute name."""
+    return {attribute.name: attribute.type for attribute in mapping.attributes}
+
+
 def own_column(attribute: str) -> str:
     """An attribute's column in a snapshot: a name that every warehouse takes, `a_plan`, `n_email_address`."""
     return f"n_{attribute[1:]}" if attribute.startswith("$") else f"a_{attribute}"
