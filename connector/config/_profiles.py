@@ -90,6 +90,13 @@ class ProfileSync(OutboundBase):
             raise ValueError("'latest' needs a cursor to order the rows; add a cursor, or use reject or error")
         return value
 
+    @field_validator("reconcile")
+    @classmethod
+    def _reconcile_is_local(cls, value: Reconcile | None, info: ValidationInfo) -> Reconcile | None:
+        if value and info.data.get("engine") == "warehouse":
+            raise ValueError("needs engine: local; what the warehouse keeps cannot be compared with Batch yet")
+        return value
+
     @field_validator("attributes")
     @classmethod
     def _types_fit(cls, value: dict[str, AttributeMapping] | None) -> dict[str, AttributeMapping] | None:
