@@ -157,7 +157,8 @@ def draft(
         clears = sync.on_removed == "clear"
         removed = _removed(job, sifted, reading, gone, clears=clears)
         change_set = build(sifted, job, removed if clears else removed.clear(), outbox)
-        if keep is None or not (change_set.planned or due.height):
+        doubtful = due.filter(pl.col("reason") == "unknown")  # what a commit says of these needs the comparison, too
+        if keep is None or not (change_set.planned or doubtful.height):
             found.over()
     progress("diff", change_set.planned, change_set.planned)
     shutil.rmtree(outbox.with_suffix(".spool"), ignore_errors=True)
