@@ -33,13 +33,24 @@ Step = Literal[
     "lease.freed",
 ]
 
+WarehouseStep = Literal[
+    "warehouse.compared",  # the delta is there
+    "warehouse.absorbed",
+    "warehouse.settled",  # the snapshot in the warehouse has moved, the state has not
+    "warehouse.moved",  # a snapshot that came from the other engine is whole, and not current yet
+]
+"""Those of a run whose engine is the warehouse."""
+
 STEPS: tuple[str, ...] = get_args(Step)
-"""All of them, in the order of a run."""
+"""All of a run of the local engine, in their order."""
+
+WAREHOUSE_STEPS: tuple[str, ...] = get_args(WarehouseStep)
+"""What a run of the other engine has besides."""
 
 _passed: Counter[str] = Counter()
 
 
-def step(name: Step) -> None:
+def step(name: Step | WarehouseStep) -> None:
     """The process is here; it goes on unless a test wants it dead here."""
     asked = os.environ.get(KILL_AT)
     if not asked:
@@ -50,4 +61,4 @@ def step(name: Step) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-__all__ = ["KILL_AT", "STEPS", "Step", "step"]
+__all__ = ["KILL_AT", "STEPS", "WAREHOUSE_STEPS", "Step", "WarehouseStep", "step"]

@@ -4,8 +4,8 @@ A run that ends and a run that was killed are committed by the same code, from t
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -28,6 +28,9 @@ from connector.state.files import read_frames
 from connector.state.lease import Lease
 from connector.state.runs import ChunkRow
 from connector.state.snapshots import AT, DELETED, Snapshot
+
+Elsewhere = Callable[[str, Iterable[pl.DataFrame]], AbstractContextManager[None]]
+"""Moves a snapshot that is in a warehouse, given a run and its rows; the state's transaction is within the context."""
 
 
 class Settled(NamedTuple):
@@ -54,6 +57,8 @@ class Books:
     key_column: str
     attributes: dict[str, str]
     quiet: float
+    elsewhere: Elsewhere | None = None
+    """Where the snapshot is in a warehouse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,30 +108,39 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
     due, rejects = runs.due(state, sync), runs.rejects(state, sync)
     lapsed = lapsed_keys(due, judged, report["started"])
     rows = _snapshot_rows(path, results, list(books.attributes)) if chunks else iter(())
-    anything = chunks or len(lapsed)
-    file = snapshots.write(books.snapshot, chain(rows, [_doubted(lapsed, books)])) if anything else None
     # Mostly all was accepted and nothing was open: then the outbox need not be read again to say so.
     answers = _answers(path, results) if chunks and not (results.plain and due.is_empty()) else pl.DataFrame()
     refused = _refused(path, results) if chunks and not (results.plain and rejects.is_empty()) else None
     due = due_after(due, answers, (report["started"], books.quiet), judged)
     rejects = _rejects_after(rejects, refused, judged)
-    manifest = _manifest(books, file, judged, full=bool(report["full"]))
-    moved = Snapshot(books.snapshot.folder, manifest, books.snapshot.generation + 1)
-    if len(moved.files) > snapshots.FILES_MAX or _remapped(books):
-        moved = snapshots.folded(moved, books.attributes)
-    step("commit.prepared")
-    with state.write() as connection:
-        books.lease.check(connection)
-        snapshots.store(connection, sync, moved.manifest, moved.generation)
-        runs.replace_due(connection, sync, due)
-        runs.replace_rejects(connection, sync, rejects)
-        runs.close_run(connection, books.lease, run, report)
-        step("commit.written")
-    step("commit.done")
+    with ExitStack() as stack:
+        anything = chunks or len(lapsed)
+        file = _moved(books, run, chain(rows, [_doubted(lapsed, books)]), stack) if anything else None
+        manifest = _manifest(books, file, judged, full=bool(report["full"]))
+        moved = Snapshot(books.snapshot.folder, manifest, books.snapshot.generation + 1)
+        if len(moved.files) > snapshots.FILES_MAX or _remapped(books):
+            moved = snapshots.folded(moved, books.attributes)
+        step("commit.prepared")
+        with state.write() as connection:
+            books.lease.check(connection)
+            snapshots.store(connection, sync, moved.manifest, moved.generation)
+            runs.replace_due(connection, sync, due)
+            runs.replace_rejects(connection, sync, rejects)
+            runs.close_run(connection, books.lease, run, report)
+            step("commit.written")
+        step("commit.done")
     with suppress(OSError):  # all is committed; what is left over goes with the next run's sweep
         path.unlink(missing_ok=True)
     step("outbox.removed")
     return moved
+
+
+def _moved(books: Books, run: str, rows: Iterable[pl.DataFrame], stack: ExitStack) -> dict[str, Any] | None:
+    """The new file of the snapshot; none where it is in a warehouse, which has the rows then."""
+    if books.elsewhere is None:
+        return snapshots.write(books.snapshot, rows)
+    stack.enter_context(books.elsewhere(run, rows))
+    return None
 
 
 def _remapped(books: Books) -> bool:
@@ -137,12 +151,15 @@ def _remapped(books: Books) -> bool:
 
 def _manifest(books: Books, file: dict[str, Any] | None, judged: Judged | None, *, full: bool) -> dict[str, Any]:
     before = books.snapshot.manifest
-    manifest = {
+    of_files = {
         "files": books.snapshot.files + ([file] if file else []),
-        "key": books.key_column,
-        "attributes": books.attributes,
         "hash_version": VERSION,
         "self_test": self_test(books.state.seed),
+    }
+    manifest = {
+        **(before if books.elsewhere else of_files),
+        "key": books.key_column,
+        "attributes": books.attributes,
         "cursor": before.get("cursor"),
         "full_read_at": before.get("full_read_at"),
     }
@@ -196,7 +213,7 @@ def _snapshot_rows(path: Path, results: _Results, names: list[str]) -> Iterator[
             pl.Series(AT, results.settled_at[place].astype(np.int64)),
             ((pl.col(KIND) == Kind.REMOVED) & (bits == 0)).alias(DELETED),
         )
-        yield rows.with_columns(hashes).filter(pl.Series(outcome != UNSENT)).drop("#doubt", SEND, KIND)
+        yield rows.with_columns(hashes).filter(pl.Series(outcome != UNSENT)).drop("#doubt", KIND)
 
 
 def _doubted(keys: pl.Series, books: Books) -> pl.DataFrame:
@@ -204,7 +221,7 @@ def _doubted(keys: pl.Series, books: Books) -> pl.DataFrame:
     unknown = (pl.lit(UNKNOWN, pl.UInt64).alias(HASH + name) for name in books.attributes)
     now, lives = pl.lit(int(time.time()), pl.Int64), pl.lit(value=False)
     hashed = pl.DataFrame([keys, key_hashes(keys, books.state.seed)])
-    return hashed.with_columns(now.alias(AT), lives.alias(DELETED), *unknown)
+    return hashed.with_columns(now.alias(AT), lives.alias(DELETED), pl.lit(0, pl.UInt64).alias(SEND), *unknown)
 
 
 def _answers(path: Path, results: _Results) -> pl.DataFrame:

@@ -1,18 +1,17 @@
 """Reads a sync's source as it is due this time and drafts what has to be sent; sends nothing."""
 
-import hashlib
-import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import polars as pl
 
-from connector import opt_outs
+from connector import opt_outs, pushdown
 from connector._model import exceeds
 from connector.api import profiles
 from connector.changes import Kind
@@ -22,36 +21,16 @@ from connector.hashing import KEY_HASH, key_hashes
 from connector.mapping import KEY, Mapping, keys, resolve
 from connector.payload import Chunk, chunks
 from connector.planning import ChangeSet, Job, Sifted, build, removed_rows, sift
+from connector.pushdown import Corner, Keep
+from connector.reading import Reading, batches_of, how_to_read, keys_again, latest_of
 from connector.report import Report, Seconds
 from connector.state import runs
 from connector.state.database import State
 from connector.state.snapshots import Snapshot
 from connector.task import Progress, Task, named, tags, told
-from connector.warehouses._base import Keys, Latest, Reader, Window
-
-_DECIDING = {"warehouse", "source", "key", "attributes", "dedupe", "respect_opt_out"}
-"""What of a sync decides which rows are read and what becomes of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How the source is read this time.
-
-    Attributes:
-        full: The whole source.
-        until: Upper end of what is read, by the warehouse's clock; the cursor's next start.
-        window: What is new by the cursor; None where `full`, or where only keys are read.
-        keys: Keys to look at whatever their cursor says; empty where `full`.
-        asked: Only these keys, on the operator's word.
-        scope: What the cursor's position is good for: a sync that reads or maps otherwise has to read all again.
-    """
-
-    full: bool
-    until: datetime
-    window: Window | None = None
-    keys: tuple[str, ...] = ()
-    asked: bool = False
-    scope: str = ""
+from connector.valued import Terms, types_of
+from connector.warehouses._base import Reader, WarehouseSettings
+from connector.warehouses._differ import Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +45,7 @@ class Draft:
         endpoint: The one they go to.
         done: Keys that were due and have nothing to send: gone from the source, or equal to what Batch has.
         report: The counts so far.
+        snapshot: What was delivered before, where it lies now.
     """
 
     mapping: Mapping
@@ -75,11 +55,12 @@ class Draft:
     endpoint: profiles.Endpoint
     done: list[str]
     report: Report
+    snapshot: Snapshot
 
     @property
     def attributes(self) -> dict[str, str]:
         """Type by attribute name."""
-        return _types(self.mapping)
+        return types_of(self.mapping)
 
     @property
     def outbox(self) -> Path:
@@ -102,8 +83,59 @@ class Draft:
         return self.change_set.faulty
 
 
-def draft(task: Task[ProfileSync], state: State, snapshot: Snapshot, report: Report, progress: Progress) -> Draft:
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a source is read for."""
+
+    task: Task[ProfileSync]
+    state: State
+    report: Report
+    due: pl.DataFrame
+    keep: Keep | None
+    progress: Progress
+
+
+class _Read(NamedTuple):
+    """A source, read.
+
+    Attributes:
+        terms: How its values become attributes.
+        reading: How it was read.
+        sifted: What may have to be sent.
+        job: On what terms.
+        snapshot: What was delivered, where it lies now.
+        known: Its rows.
+        keys: Of `reading.keys` those that exist.
+        over: To be called within the context where nothing will be sent.
+    """
+
+    terms: Terms
+    reading: Reading
+    sifted: Sifted
+    job: Job
+    snapshot: Snapshot
+    known: int
+    keys: AbstractSet[str]
+    over: Callable[[], None] = lambda: None
+
+
+def draft(
+    task: Task[ProfileSync],
+    state: State,
+    snapshot: Snapshot,
+    report: Report,
+    progress: Progress,
+    keep: Keep | None = None,
+) -> Draft:
     """Read the source and make the change set, in the outbox under the report's run.
+
+    Args:
+        task: The sync, and what is asked of it.
+        state: The project's.
+        snapshot: What was delivered.
+        report: The run's.
+        progress: Told of the rows read.
+        keep: Makes the snapshot current where it has to move between engines; None: nothing may change.
 
     Raises:
         WarehouseError: The source cannot be read, or not become what the mapping asks.
@@ -114,42 +146,113 @@ def draft(task: Task[ProfileSync], state: State, snapshot: Snapshot, report: Rep
     due = runs.due(state, sync.name)
     due = due.filter(pl.col("not_before") <= time.time())
     outbox = runs.outbox(state, report.run)
-    memory = task.project.settings.memory // 2  # the other half is ours
-    spill = outbox.with_suffix(".spool")
-    opened = task.project.warehouse(sync).open(task.project.root, memory=memory, spill=spill, tags=tags(report))
-    with named(sync), opened as reader:
-        cursor = sync.cursor.column if sync.cursor else None
-        columns = reader.columns(sync.source.relation)
-        mapping = resolve(columns, sync.key, sync.attributes, cursor=cursor, timezone=sync.source.timezone)
-        opted_out = opt_outs.opted_out(task.project, state, sync, [attribute.name for attribute in mapping.attributes])
-        again = _keys_again(due, runs.rejects(state, sync.name))
-        reading = _how_to_read(task, reader.now(), snapshot, mapping, again)
-        index, options = snapshot.index(), task.options
-        job = Job(mapping, snapshot, index, due, state.seed, options.resend, options.limit, opted_out)
-        found: set[str] = set()
-        batches = _batches(task, reader, mapping, reading, found)
-        sifted = sift(told(batches, progress), job, spill)
-    _refuse_duplicates(sync, sifted)
-    read_seconds = time.monotonic() - start
-    progress("diff", 0, None)
-    gone = set(due["key"]) - set(sifted.due_seen) if reading.full else set(reading.keys) - found
-    clears = sync.on_removed == "clear"
-    removed = _removed(job, sifted, reading, gone, clears=clears)
-    change_set = build(sifted, job, removed if clears else removed.clear(), outbox)
+    with named(sync):
+        snapshot = pushdown.home(task.project, state, sync, snapshot, report.run, keep)
+    with _read(_Source(task, state, report, due, keep, progress), snapshot) as found:
+        job, sifted, reading = found.job, found.sifted, found.reading
+        _refuse_duplicates(sync, sifted)
+        read_seconds = time.monotonic() - start
+        progress("diff", 0, None)
+        gone = set(due["key"]) - set(sifted.due_seen) if reading.full else set(reading.keys) - found.keys
+        clears = sync.on_removed == "clear"
+        removed = _removed(job, sifted, reading, gone, clears=clears)
+        change_set = build(sifted, job, removed if clears else removed.clear(), outbox)
+        doubtful = due.filter(pl.col("reason") == "unknown")  # what a commit says of these needs the comparison, too
+        if keep is None or not (change_set.planned or doubtful.height):
+            found.over()
     progress("diff", change_set.planned, change_set.planned)
-    shutil.rmtree(spill, ignore_errors=True)
+    shutil.rmtree(outbox.with_suffix(".spool"), ignore_errors=True)
     endpoint = profiles.choose(sync.endpoint, change_set.planned)
     per_call = profiles.limit(task.project.settings.batch.limits, endpoint).per_call
     total = time.monotonic() - start
     counted = replace(
-        _counted(report, sifted, change_set, len(job.index)),
+        _counted(report, sifted, change_set, found.known),
         removed=change_set.counts[Kind.REMOVED] if clears else removed.height,
         full=reading.full,
         seconds=Seconds(read=read_seconds, diff=total - read_seconds, total=total),
     )
     requests = list(chunks(change_set.lengths, max_profiles=per_call))
     done = [*change_set.idle, *(gone - set(removed[KEY]) if clears else gone)]
-    return Draft(mapping, reading, change_set, requests, endpoint, done, counted)
+    return Draft(job.mapping, reading, change_set, requests, endpoint, done, counted, found.snapshot)
+
+
+@contextmanager
+def _read(source: _Source, snapshot: Snapshot) -> Iterator[_Read]:
+    """The source, read; a warehouse that compared stays open for the context, any other is closed before."""
+    task, state, run = source.task, source.state, source.report.run
+    sync = task.sync
+    opted_out = _opted_out(source)
+    with named(sync), ExitStack() as stack:
+        settings: WarehouseSettings = task.project.warehouse(sync)
+        how, corner = _how_to_open(source), None
+        if sync.engine == pushdown.ENGINE:
+            differ = stack.enter_context(settings.diff_in(task.project.root, write=source.keep is not None, **how))
+            corner, reader = Corner(differ, state, sync.name, sync.warehouse, run), differ.reader
+        else:
+            reader = stack.enter_context(settings.open(task.project.root, **how))
+        terms = _terms(sync, reader)
+        if corner:
+            snapshot = pushdown.ready(corner, snapshot, terms, source.keep)
+        again = keys_again(source.due, runs.rejects(state, sync.name))
+        reading = how_to_read(task, reader.now(), snapshot, terms.mapping, again)
+        resend, limit = task.options.resend, task.options.limit
+        job = Job(terms.mapping, snapshot, snapshot.index(), source.due, state.seed, resend, limit, opted_out)
+        if corner and snapshot.engine == pushdown.ENGINE:
+            yield _compared(source, corner, job, reading, terms)
+        else:
+            found: set[str] = set()
+            batches = batches_of(task, reader, terms.mapping, reading, found)
+            sifted = sift(told(batches, source.progress), job, how["spill"])
+            stack.close()
+            yield _Read(terms, reading, sifted, job, snapshot, len(job.index), found)
+
+
+def _how_to_open(source: _Source) -> dict[str, Any]:
+    memory = source.task.project.settings.memory // 2  # the other half is ours
+    spill = runs.outbox(source.state, source.report.run).with_suffix(".spool")
+    return {"memory": memory, "spill": spill, "tags": tags(source.report)}
+
+
+def _terms(sync: ProfileSync, reader: Reader) -> Terms:
+    columns = reader.columns(sync.source.relation)
+    cursor = sync.cursor.column if sync.cursor else None
+    mapping = resolve(columns, sync.key, sync.attributes, cursor=cursor, timezone=sync.source.timezone)
+    return Terms(mapping, columns, sync)
+
+
+def _opted_out(source: _Source) -> opt_outs.OptOuts:
+    """Who has unsubscribed; asked before the source is opened, as DuckDB opens a file in one way at a time."""
+    project, sync = source.task.project, source.task.sync
+    names = list(sync.attributes or ())
+    if sync.respect_opt_out and not names:
+        with named(sync), project.warehouse(sync).open(project.root, **_how_to_open(source)) as reader:
+            names = [attribute.name for attribute in _terms(sync, reader).mapping.attributes]
+    with named(sync):
+        return opt_outs.opted_out(project, source.state, sync, names)
+
+
+def _compared(source: _Source, corner: Corner, job: Job, reading: Reading, terms: Terms) -> _Read:
+    """The same, where the warehouse compares."""
+    found = set[str]()
+    comparison = Comparison(
+        terms.sync.source.relation,
+        terms.mapping.key_column,
+        terms.attributes,
+        whole=job.resend,
+        window=reading.window,
+        keys=pushdown.keys_file(corner, sorted(set(source.due["key"]) if reading.full else reading.keys)),
+        asked=not reading.full and reading.window is None,
+        latest=latest_of(source.task, job.mapping),
+    )
+
+    def noted(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        for batch in told(batches, source.progress):
+            found.update(keys(job.mapping, batch)[KEY].drop_nulls())
+            yield batch
+
+    keeps = source.keep is not None
+    sifted, brought, known = pushdown.sifted(corner, job, terms, comparison, noted, keeps=keeps)
+    return _Read(terms, reading, sifted, brought, job.snapshot, known, found & set(reading.keys), corner.over)
 
 
 def guarded(task: Task[ProfileSync], drafted: Draft) -> GuardError | None:
@@ -179,59 +282,6 @@ def _require_same_key(task: Task[ProfileSync], snapshot: Snapshot) -> None:
             f"sync '{task.sync.name}': the snapshot was made with key '{before}', the sync now says '{task.sync.key}'",
             remedy="put the key back, or send everything again on purpose with --resend",
         )
-
-
-def _how_to_read(
-    task: Task[ProfileSync], now: datetime, snapshot: Snapshot, mapping: Mapping, again: tuple[str, ...]
-) -> Reading:
-    """The whole source, what is new by the cursor, or the keys that were asked for."""
-    sync, options, manifest = task.sync, task.options, snapshot.manifest
-    cursor, last = sync.cursor, manifest.get("cursor")
-    until = now - (cursor.lag if cursor else timedelta())
-    scope = _scope(sync, mapping)
-    if options.keys:
-        return Reading(full=False, until=until, keys=tuple(dict.fromkeys(options.keys)), asked=True)
-    read_at = manifest.get("full_read_at")
-    stale = read_at is None or time.time() - read_at >= sync.full_read_every.total_seconds()
-    if options.full or options.resend or stale or not cursor or not last or last["scope"] != scope:
-        return Reading(full=True, until=until, scope=scope)
-    since = datetime.fromisoformat(last["value"]).astimezone(UTC) - cursor.overlap
-    window = Window(cursor.column, since, until, sync.source.timezone)
-    return Reading(full=False, until=until, window=window, keys=again, scope=scope)
-
-
-def _scope(sync: ProfileSync, mapping: Mapping) -> str:
-    """16 hexadecimal digits that change with whatever decides which rows are read and what becomes of them."""
-    parts = sync.model_dump(mode="json", include=_DECIDING)
-    cursor = sync.cursor.column if sync.cursor else None
-    text = json.dumps([parts, sync.source.relation, cursor, _types(mapping)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _keys_again(due: pl.DataFrame, rejects: pl.DataFrame) -> tuple[str, ...]:
-    """Keys to look at whatever their cursor says: due again by now, or invalid when last seen."""
-    invalid = rejects.filter((pl.col("source") == "invalid") & (pl.col("key") != ""))
-    return tuple(sorted({*due["key"], *invalid["key"]}))
-
-
-def _batches(
-    task: Task[ProfileSync], reader: Reader, mapping: Mapping, reading: Reading, found: set[str]
-) -> Iterator[pl.DataFrame]:
-    """Record batches in which no row comes twice; the keys of `reading.keys` that exist are put into `found`."""
-    relation = task.sync.source.relation
-    latest = None
-    if task.sync.cursor and task.sync.dedupe == "latest":
-        latest = Latest(mapping.key_column, task.sync.cursor.column)
-    if reading.keys:
-        rows = Keys(mapping.key_column, reading.keys)
-        for batch in reader.read(relation, mapping.columns, rows, latest=latest):
-            found.update(keys(mapping, batch)[KEY].drop_nulls())
-            yield batch
-    if reading.full or reading.window:
-        seen = pl.Series(reading.keys, dtype=pl.String).implode()
-        window = reading.window
-        for batch in reader.read(relation, mapping.columns, window, latest=latest):
-            yield batch.filter(~keys(mapping, batch)[KEY].is_in(seen).fill_null(value=False)) if reading.keys else batch
 
 
 def _removed(job: Job, sifted: Sifted, reading: Reading, gone: AbstractSet[str], *, clears: bool) -> pl.DataFrame:
@@ -272,7 +322,3 @@ def _counted(report: Report, sifted: Sifted, change_set: ChangeSet, snapshot_row
         planned=change_set.planned,
         known=snapshot_rows + counts[Kind.ADDED] - change_set.readded,
     )
-
-
-def _types(mapping: Mapping) -> dict[str, str]:
-    return {attribute.name: attribute.type for attribute in mapping.attributes}

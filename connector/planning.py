@@ -58,6 +58,7 @@ class Sifted:
         duplicate_rows: Rows of the source that have one of them.
         unchanged: Rows dropped at once, none of them a duplicate.
         seen: One Boolean a row of the index: the source has it.
+        same: One Boolean a row of the index: it was dropped at once.
     """
 
     read: int
@@ -67,6 +68,7 @@ class Sifted:
     duplicate_rows: int
     unchanged: int
     seen: npt.NDArray[np.bool_]
+    same: npt.NDArray[np.bool_]
     due_seen: pl.Series
     """Keys that are due again and were found."""
 
@@ -179,6 +181,7 @@ def sift(batches: Iterable[pl.DataFrame], job: Job, folder: Path) -> Sifted:
         duplicate_rows=int(times[times > 1].sum() + times_seen[repeated].sum()),
         unchanged=int(times_same[~repeated].sum()),
         seen=times_seen > 0,
+        same=(times_same > 0) & ~repeated,
         due_seen=pl.concat(due_seen),
     )
 

@@ -132,6 +132,11 @@ class _Reconciliation:
 
     def _attributes(self, snapshot: Snapshot) -> tuple[Attribute, ...]:
         """What was delivered, as far as the sync still maps it."""
+        if snapshot.engine != "local":
+            raise UsageError(
+                f"sync '{self.sync.name}' keeps what was delivered in its warehouse, which cannot be reconciled yet",
+                remedy="set engine: local and run it once",
+            )
         delivered = snapshot.manifest.get("attributes", {})
         mapped = self.sync.attributes
         keeps = {name for name, mapping in (mapped or {}).items() if mapping.on_null == "keep"}

@@ -18,7 +18,7 @@ from connector.api import profiles
 from connector.api._http import Access
 from connector.config import Outbound, Sync
 from connector.delivery import Parcel, Terms, Traffic, deliver
-from connector.errors import BusyError, CancelledRunError, ConnectorError, GuardError, StateError
+from connector.errors import BusyError, CancelledRunError, ConnectorError, GuardError, StateError, WarehouseError
 from connector.payload import Chunk
 from connector.report import Report
 from connector.state import runs, snapshots
@@ -106,6 +106,7 @@ class Story(ABC, Generic[S, Kept, D]):
 
         Raises:
             StateError: It could not be; the run stays open, and the next one takes over what it delivered.
+            WarehouseError: The same, where the warehouse keeps what was delivered.
         """
 
     @property
@@ -209,7 +210,7 @@ class Story(ABC, Generic[S, Kept, D]):
     ) -> Report:
         try:
             report = self.close(kept, drafted, report, ended, reasons)
-        except StateError as error:
+        except (StateError, WarehouseError) as error:
             logger.warning("run %s: %s", report.run, error.message)
             return report.failed(error if ended is None or isinstance(ended, CancelledRunError) else ended)
         logger.info("run %s: %s, %d of %d accepted", report.run, report.outcome, report.accepted, report.planned)

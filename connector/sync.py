@@ -5,12 +5,14 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
 import polars as pl
 import sqlalchemy as sa
 
+from connector import pushdown
 from connector._steps import step
 from connector.commit import Books, Judged, commit, settled
 from connector.config import EventSync, ExportSync, Outbound, ProfileSync, Project
@@ -121,14 +123,19 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
 
     def draft(self, kept: Snapshot, report: Report) -> Draft:
         """The change set."""
-        return draft(self.task, self.state, kept, report, self.progress)
+        return draft(self.task, self.state, kept, report, self.progress, self._keep)
 
     def stopped(self, kept: Snapshot, drafted: Draft) -> GuardError | None:  # noqa: ARG002 - shares counted it
         """A guard of the sync."""
         return guarded(self.task, drafted)
 
     def close(
-        self, kept: Snapshot, drafted: Draft, report: Report, ended: ConnectorError | None, reasons: Sequence[str]
+        self,
+        kept: Snapshot,  # noqa: ARG002 - drafting may have moved it
+        drafted: Draft,
+        report: Report,
+        ended: ConnectorError | None,
+        reasons: Sequence[str],
     ) -> Report:
         """Commit the accepted rows to the snapshot."""
         result = settled(self.state, self.lease.run, drafted.attributes)
@@ -137,7 +144,7 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
         notes = tolerance_notes(self.task, report, drafted.faulty)
         report = report.failed(ended) if ended else self.judged(report, [*reasons, *notes])
         judged = self._findings(drafted, moves=not ended and not report.unsent)
-        books = self._books(kept, drafted.attributes, self.task.sync.key)
+        books = self._books(drafted.snapshot, drafted.attributes, self.task.sync.key)
         commit(books, self.lease.run, report.to_dict(), judged)
         return report
 
@@ -158,7 +165,16 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
 
     def _books(self, snapshot: Snapshot, attributes: dict[str, str], key_column: str) -> Books:
         quiet = self.task.project.settings.delivery.quiet.total_seconds()
-        return Books(self.state, self.lease, snapshot, key_column, attributes, quiet)
+        elsewhere = None
+        if snapshot.engine == pushdown.ENGINE:
+            elsewhere = partial(pushdown.kept, self.task.project, self.state, self.task.sync, snapshot)
+        return Books(self.state, self.lease, snapshot, key_column, attributes, quiet, elsewhere)
+
+    def _keep(self, snapshot: Snapshot) -> None:
+        """Make a snapshot the current one."""
+        with self.state.write() as connection:
+            self.lease.check(connection)
+            snapshots.store(connection, self.lease.sync, snapshot.manifest, snapshot.generation)
 
 
 __all__ = ["Options", "ProfileStory", "Progress", "run_sync"]

@@ -146,5 +146,7 @@ def tags(report: Ended) -> dict[str, str]:
 def discard(state: State, run: str) -> None:
     """Remove a draft's files: values lie in the outbox only while a run is open."""
     path = runs.outbox(state, run)
-    shutil.rmtree(path.with_suffix(".spool"), ignore_errors=True)
-    path.unlink(missing_ok=True)
+    for folder in (".spool", ".home"):
+        shutil.rmtree(path.with_suffix(folder), ignore_errors=True)
+    for file in (path, path.with_suffix(".marks")):
+        file.unlink(missing_ok=True)

@@ -110,6 +110,14 @@ class EventSync(OutboundBase):
         description="Batch name to column; omitted: every other column, by the Cloud Sync conventions",
     )
     partitions: Partitions | None = Field(default=None, description="cuts the asset by event time, for backfills")
+    engine: Literal["local"] = Field(default="local", description="where events are told from those sent before: here")
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _has_no_diff(cls, value: object) -> object:
+        if value == "warehouse":
+            raise ValueError("is for profiles: an event sync has no diff for the warehouse to make; remove it")
+        return value
 
     @field_validator("attributes")
     @classmethod

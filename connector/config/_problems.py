@@ -13,7 +13,6 @@ from pydantic_core import ErrorDetails
 
 from connector._model import KeyPath, MistakeError, Model, kind_of
 from connector.config._document import Document, Value, value_at
-from connector.config._events import EventSync
 from connector.config._profiles import ProfileSync
 from connector.config._settings import ProjectSettings
 from connector.config._wording import dotted, listing, nearest, quoted, suggestion
@@ -24,10 +23,8 @@ _M = TypeVar("_M", bound=Model)
 _NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, ...]]] = {
     ProjectSettings: {"state": ("a mapping",)},
     ProfileSync: {
-        "engine": ("warehouse",),
         "on_removed": ("erase",),
     },
-    EventSync: {"engine": ("warehouse",)},
 }
 """What the contract names and a later version brings: values of a key."""
 

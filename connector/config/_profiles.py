@@ -46,6 +46,9 @@ class ProfileSync(OutboundBase):
     """One sync: rows of a warehouse become attributes of profiles."""
 
     kind: Literal["profiles"] = Field(description="profiles: a row holds the attributes of a profile")
+    engine: Literal["local", "warehouse"] = Field(
+        default="local", description="where rows are compared with what was delivered: here, or in the warehouse"
+    )
     full_read_every: PositiveDuration = Field(
         default=timedelta(days=7),
         validate_default=False,
@@ -85,6 +88,13 @@ class ProfileSync(OutboundBase):
     def _latest_needs_cursor(cls, value: str, info: ValidationInfo) -> str:
         if value == "latest" and info.data.get("cursor", ...) is None:
             raise ValueError("'latest' needs a cursor to order the rows; add a cursor, or use reject or error")
+        return value
+
+    @field_validator("reconcile")
+    @classmethod
+    def _reconcile_is_local(cls, value: Reconcile | None, info: ValidationInfo) -> Reconcile | None:
+        if value and info.data.get("engine") == "warehouse":
+            raise ValueError("needs engine: local; what the warehouse keeps cannot be compared with Batch yet")
         return value
 
     @field_validator("attributes")

@@ -36,7 +36,6 @@ class OutboundBase(SyncBase):
     source: Source = Field(description="the rows: {table: …}, {query: …} or {query_file: …}")
     key: Text = Field(default="custom_id", description="the column that holds the custom ID")
     cursor: CursorOrColumn | None = Field(default=None, description="the column that tells when a row last changed")
-    engine: Literal["local"] = Field(default="local", description="where rows are compared with what was delivered")
     endpoint: Literal["auto", "update", "mass_update"] = Field(
         default="auto", description="auto: update up to 10,000 changes, mass_update above"
     )

@@ -43,13 +43,19 @@ class Snapshot:
     Attributes:
         folder: Where its files lie.
         manifest: `files` (name, rows, sha256), `key`, `attributes` (name to type), `hash_version`, `self_test`,
-            `cursor` (value, scope), `full_read_at`.
+            `cursor` (value, scope), `full_read_at`; where it is a table, `engine`, `warehouse`, `table` and `recipe`
+            (how its values are mapped) in place of files and hashes.
         generation: 0 where nothing was ever delivered.
     """
 
     folder: Path
     manifest: dict[str, Any]
     generation: int
+
+    @property
+    def engine(self) -> str:
+        """Where it is: `local`, or `warehouse`, where it is a table of values and has no files."""
+        return str(self.manifest.get("engine", "local"))
 
     @property
     def files(self) -> list[dict[str, Any]]:
@@ -108,6 +114,8 @@ def load(state: State, sync: str) -> Snapshot:
     remedy = WAYS_OUT.format(sync=sync)
     for file in snapshot.files:
         check(snapshot.folder / file["name"], file["sha256"], f"sync '{sync}': the snapshot", remedy)
+    if snapshot.engine != "local":  # it holds values, and no hashes that could be of another recipe
+        return snapshot
     if (manifest["hash_version"], manifest["self_test"]) != (VERSION, self_test(state.seed)):
         raise StateError(
             f"sync '{sync}': the snapshot's hashes were made by another recipe than this software's",

@@ -6,14 +6,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 import polars as pl
+from pydantic import Field
 
 from connector._model import Model
+from connector.errors import WarehouseError
 from connector.export_tables import POSITION, ColumnType, TargetColumn
 from connector.mapping import Column
+
+if TYPE_CHECKING:
+    from connector.warehouses._differ import Differ
 
 RECORD_BATCH_ROWS = 50_000
 """Rows of one record batch: large enough to be columnar, small enough to bound memory."""
@@ -150,6 +155,10 @@ class Loader(Protocol):
 class WarehouseSettings(Model):
     """Base of each warehouse's settings; `type` tells them apart."""
 
+    state_schema: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")] = Field(
+        default="batch_connector", description="the schema of ours in which engine: warehouse keeps its snapshots"
+    )
+
     @abstractmethod
     def open(
         self,
@@ -185,6 +194,24 @@ class WarehouseSettings(Model):
         Raises:
             WarehouseError: It cannot be reached or opened, or not to write.
         """
+
+    def diff_in(
+        self,
+        root: Path,  # noqa: ARG002
+        *,
+        memory: int | None = None,  # noqa: ARG002 - of those that can
+        spill: Path | None = None,  # noqa: ARG002
+        tags: Mapping[str, str] | None = None,  # noqa: ARG002
+        write: bool = True,  # noqa: ARG002
+    ) -> "AbstractContextManager[Differ]":
+        """Connect, to compare; what is given is as for `open`, and where not to `write`, all that is made is passing.
+
+        Raises:
+            WarehouseError: It cannot be reached or opened, or not to write.
+        """
+        raise WarehouseError(
+            f"a warehouse of type {self.kind()} cannot compare rows", remedy="set engine: local in the sync"
+        )
 
     def kind(self) -> str:
         """The warehouse's type as YAML names it."""

@@ -76,7 +76,7 @@ class BigQueryReader:
         Raises:
             WarehouseError: At once, a column is missing or its type does not serve; later, the read failed.
         """
-        found = [self._field(relation, name)._replace(name=name) for name in dict.fromkeys(columns)]
+        found = [self.field(relation, name)._replace(name=name) for name in dict.fromkeys(columns)]
         for field in found:
             if field.dtype == pl.Object():
                 raise WarehouseError(
@@ -85,11 +85,11 @@ class BigQueryReader:
                 )
         selections = [sql.Selection()]
         if isinstance(rows, Window):
-            selections = [sql.within(self._field(relation, rows.column), rows)]
+            selections = [sql.within(self.field(relation, rows.column), rows)]
         elif isinstance(rows, Keys):
-            selections = sql.among(self._field(relation, rows.column), rows)
+            selections = sql.among(self.field(relation, rows.column), rows)
         if latest:
-            key, cursor = (self._field(relation, name) for name in latest)
+            key, cursor = (self.field(relation, name) for name in latest)
             selections = [sql.newest(selection, key, cursor) for selection in selections]
         return self._frames(relation, found, selections)
 
@@ -97,7 +97,7 @@ class BigQueryReader:
         self, relation: Relation, fields: Sequence[sql.Field], selections: Sequence[sql.Selection]
     ) -> Iterator[pl.DataFrame]:
         what = named(relation)
-        text, schema = sql.select(fields, self._source(relation)), pl.Schema({each.name: each.dtype for each in fields})
+        text, schema = sql.select(fields, self.source(relation)), pl.Schema({each.name: each.dtype for each in fields})
         for selection in selections:
             with self._translated(what):
                 job, rows = self._result(what, text + selection.where, selection.parameters)
@@ -146,7 +146,7 @@ class BigQueryReader:
             job = self._jobs.started(text, parameters)
         return job, self._jobs.rows(job)
 
-    def _source(self, relation: Relation) -> str:
+    def source(self, relation: Relation) -> str:
         """What stands after FROM."""
         if relation.query is not None:
             return sql.subquery(relation.query)
@@ -199,7 +199,12 @@ class BigQueryReader:
                 names += [prefix + table.table_id for table in tables]
         return names
 
-    def _field(self, relation: Relation, name: str) -> sql.Field:
+    def field(self, relation: Relation, name: str) -> sql.Field:
+        """A column of the relation, whatever the case of its name.
+
+        Raises:
+            WarehouseError: There is none.
+        """
         fields = self._fields(relation)
         for field in fields:
             if field.name.lower() == name.lower():

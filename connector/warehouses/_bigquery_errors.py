@@ -24,6 +24,11 @@ _SEE_ROLES_TO_WRITE = (
     "be there"
 )
 
+_SEE_ROLES_TO_COMPARE = (
+    "grant the account BigQuery Job User on the project, Data Viewer on the source and Data Editor on "
+    "that dataset, or on the project for it to be made; or set engine: local in the sync"
+)
+
 _RAISE_TIMEOUT = "raise the warehouse's `timeout`, or let the query read less"
 
 _BY_REASON = {
@@ -59,13 +64,14 @@ _UNSAID: tuple[tuple[type[Exception], str, str], ...] = (
 
 
 @contextmanager
-def translated(what: str, *, rows: bool = True, writing: bool = False) -> Iterator[None]:
+def translated(what: str, *, rows: bool = True, writing: bool = False, comparing: bool = False) -> Iterator[None]:
     """Raises a client's error as ours.
 
     Args:
         what: The beginning of the message: what cannot be done.
         rows: Whether rows were read, whose values an error may quote.
         writing: Whether rights to write are what may lack.
+        comparing: Whether those of `engine: warehouse` are.
 
     Raises:
         WarehouseError: In place of any error of a client.
@@ -75,7 +81,7 @@ def translated(what: str, *, rows: bool = True, writing: bool = False) -> Iterat
     except FAILURES as error:
         sentence, remedy = _told(error, rows=rows)
         if writing and remedy == _SEE_ROLES:
-            remedy = _SEE_ROLES_TO_WRITE
+            remedy = _SEE_ROLES_TO_COMPARE if comparing else _SEE_ROLES_TO_WRITE
         raise WarehouseError(f"{what}: {sentence}", remedy=remedy) from None
 
 

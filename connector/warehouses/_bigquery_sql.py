@@ -19,7 +19,7 @@ FEW_KEYS = 1000
 
 _ENVELOPE = len('{"value": },')
 
-_ROWS = "_connector_rows"
+ROWS = "_connector_rows"
 """The alias of what is read: a column keeps its meaning whatever the aliases beside it are."""
 
 _ONE_SELECT = "write exactly one SELECT statement"
@@ -142,7 +142,7 @@ def _decimal(declared: Declared) -> pl.DataType:
 def select(fields: Sequence[Field], source: str) -> str:
     """`SELECT` the columns, each under its field's name, `FROM` the source."""
     columns = ", ".join(f"{field.sql} AS {quoted(field.name)}" for field in fields)
-    return f"SELECT {columns} FROM {source} AS {_ROWS}"  # noqa: S608 - every name is quoted
+    return f"SELECT {columns} FROM {source} AS {ROWS}"  # noqa: S608 - every name is quoted
 
 
 def within(field: Field, window: Window) -> Selection:
@@ -281,4 +281,4 @@ def quoted(name: str) -> str:
 
 
 def _column(name: str) -> str:
-    return f"{_ROWS}.{quoted(name)}"
+    return f"{ROWS}.{quoted(name)}"

@@ -207,6 +207,21 @@ class DuckDBReader:
             selections = [sql.newest(selection, key, cursor) for selection in selections]
         return self._frames(relation, found, selections)
 
+    @contextmanager
+    def source(self, relation: Relation) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
+        """A session, and what stands after FROM in it."""
+        with self._session(named(relation)) as session:
+            yield session, _source(session, relation)
+
+    def field(self, relation: Relation, name: str) -> sql.Field:
+        """A column of the relation, whatever the case of its name.
+
+        Raises:
+            WarehouseError: There is none.
+        """
+        with self.source(relation) as (session, rows):
+            return self._field(relation, self._fields(session, relation, rows), name)
+
     def _frames(
         self, relation: Relation, fields: Sequence[sql.Field], selections: Sequence[sql.Selection]
     ) -> Iterator[pl.DataFrame]:

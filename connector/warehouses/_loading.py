@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
@@ -88,9 +89,11 @@ def staged(load: Load) -> list[TargetColumn]:
 
 def rows_of(load: Load) -> int:
     """The rows in the files, which all have to arrive."""
-    if not load.files:
-        return 0
-    return int(pl.scan_parquet(list(load.files), glob=False).select(pl.len()).collect().item())
+    return _rows_in(load.files)
+
+
+def _rows_in(files: Sequence[Path]) -> int:
+    return int(pl.scan_parquet(list(files), glob=False).select(pl.len()).collect().item()) if files else 0
 
 
 def require_all(load: Load, came: int) -> None:
@@ -99,8 +102,17 @@ def require_all(load: Load, came: int) -> None:
     Raises:
         WarehouseError: Some are missing, or came twice.
     """
-    if came != (sent := rows_of(load)):
-        raise WarehouseError(f"table '{load.table}' cannot be written: {came} of {sent} rows came", remedy="run again")
+    require_rows(load.table, load.files, came)
+
+
+def require_rows(table: str, files: Sequence[Path], came: int) -> None:
+    """The same of files that belong into a table.
+
+    Raises:
+        WarehouseError: Some are missing, or came twice.
+    """
+    if came != (sent := _rows_in(files)):
+        raise WarehouseError(f"table '{table}' cannot be written: {came} of {sent} rows came", remedy="run again")
 
 
 def statements(load: Load, table: str, rows: str, dialect: Dialect) -> Statements:

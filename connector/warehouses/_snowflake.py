@@ -155,6 +155,14 @@ class SnowflakeReader:
         schema = pl.Schema({name: field.dtype for field, name in found})
         return self._frames(relation, sql.select(found, relation), selections, schema)
 
+    def field(self, relation: Relation, name: str) -> sql.Field:
+        """A column of the relation; without case where only one is meant.
+
+        Raises:
+            WarehouseError: There is none.
+        """
+        return _field(relation, self._fields(relation), name)
+
     def _frames(
         self, relation: Relation, text: str, selections: Sequence[sql.Selection], schema: pl.Schema
     ) -> Iterator[pl.DataFrame]:

@@ -123,7 +123,7 @@ class SnowflakeLoader:
         cursor.execute(f"CREATE OR REPLACE TRANSIENT TABLE {staging} ({columns})")
         if load.files:
             cursor.execute(f"CREATE OR REPLACE TEMPORARY STAGE {staging}")
-            _put(cursor, load.files, staging)
+            put(cursor, load.files, staging)
             cursor.execute(
                 f"COPY INTO {staging} FROM @{staging} FILE_FORMAT=(TYPE=PARQUET USE_LOGICAL_TYPE=TRUE)"
                 " MATCH_BY_COLUMN_NAME=CASE_INSENSITIVE ON_ERROR=ABORT_STATEMENT"
@@ -160,7 +160,7 @@ def _number(cursor: Any, query: str) -> int:  # noqa: ANN401 - two versions' own
     return int(number)
 
 
-def _put(cursor: Any, files: Sequence[Path], stage: str) -> None:  # noqa: ANN401
+def put(cursor: Any, files: Sequence[Path], stage: str) -> None:  # noqa: ANN401
     """Upload the files by plain names: PUT takes some characters for patterns, and the driver 4 fails at quotes."""
     with TemporaryDirectory() as folder:
         for number, file in enumerate(files):

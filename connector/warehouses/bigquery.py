@@ -15,6 +15,7 @@ from connector.warehouses._base import WarehouseSettings
 
 if TYPE_CHECKING:
     from connector.warehouses._bigquery import BigQueryReader
+    from connector.warehouses._bigquery_diff import BigQueryDiffer
     from connector.warehouses._bigquery_load import BigQueryLoader
 
 PATIENCE = 60.0
@@ -178,6 +179,39 @@ class BigQuery(WarehouseSettings):
 
         with _bigquery_client.connected(self, root, patience) as clients:
             yield _bigquery_load.BigQueryLoader(self, clients, tags or {})
+
+    @contextmanager
+    def diff_in(
+        self,
+        root: Path,
+        *,
+        memory: int | None = None,  # noqa: ARG002
+        spill: Path | None = None,  # noqa: ARG002
+        tags: Mapping[str, str] | None = None,
+        write: bool = True,
+        patience: float = PATIENCE,
+    ) -> "Iterator[BigQueryDiffer]":
+        """Find the credentials, to compare.
+
+        Args:
+            root: As for `open`, like those that follow.
+            memory: Not used.
+            spill: Not used.
+            tags: As for `open`.
+            write: Whether what is made is to stay longer than a day.
+            patience: As for `open`.
+
+        Raises:
+            WarehouseError: There are no credentials, or their file cannot be used.
+        """
+        from connector.warehouses import _bigquery, _bigquery_client, _bigquery_diff  # noqa: PLC0415
+
+        with _bigquery_client.connected(self, root, patience) as clients:
+            reader = _bigquery.BigQueryReader(self, clients, tags or {})
+            try:
+                yield _bigquery_diff.BigQueryDiffer(self, clients, reader, tags or {}, write=write)
+            finally:
+                reader.close()
 
 
 def _is_plain(endpoint: str | None) -> bool:

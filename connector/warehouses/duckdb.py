@@ -9,10 +9,14 @@ from connector.warehouses._base import WarehouseSettings
 
 if TYPE_CHECKING:
     from connector.warehouses._duckdb import DuckDBReader
+    from connector.warehouses._duckdb_diff import DuckDBDiffer
     from connector.warehouses._duckdb_load import DuckDBLoader
 
 LOCK_PATIENCE = 3.0
 """Seconds to wait for a file that another process holds: a writer's transaction, not its working day."""
+
+DIFF_PATIENCE = 30.0
+"""The same where a run's commit depends on it."""
 
 
 class DuckDB(WarehouseSettings):
@@ -88,5 +92,44 @@ class DuckDB(WarehouseSettings):
         connection = _duckdb.connect(path, patience, write=True)
         try:
             yield _duckdb_load.DuckDBLoader(connection, path, _duckdb.session_settings(root, memory), spill)
+        finally:
+            connection.close()
+
+    @contextmanager
+    def diff_in(
+        self,
+        root: Path,
+        *,
+        memory: int | None = None,
+        spill: Path | None = None,
+        tags: Mapping[str, str] | None = None,  # noqa: ARG002
+        write: bool = True,
+        patience: float = DIFF_PATIENCE,
+    ) -> "Iterator[DuckDBDiffer]":
+        """Connect, to compare; to write means that nobody else can read or write the file until the context ends.
+
+        Args:
+            root: As for `open`, like those that follow.
+            memory: As for `open`.
+            spill: As for `open`.
+            tags: Not used.
+            write: Whether what is made is to stay.
+            patience: Seconds to wait for a file that is locked.
+
+        Raises:
+            WarehouseError: There is no such file, it cannot be opened so, or it is still locked.
+        """
+        from connector.warehouses import _duckdb, _duckdb_diff, _duckdb_load  # noqa: PLC0415
+
+        path = _duckdb_load.writable_path(root, self.path)
+        connection = _duckdb.connect(path, patience, write=write)
+        try:
+            for setting in _duckdb.session_settings(root, memory):
+                connection.execute(setting)
+            reader = _duckdb.DuckDBReader(connection, path, root, memory, spill)
+            try:
+                yield _duckdb_diff.DuckDBDiffer(connection, reader, self.state_schema, write=write)
+            finally:
+                reader.close()
         finally:
             connection.close()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
 
     from connector.warehouses._snowflake import SnowflakeReader
+    from connector.warehouses._snowflake_diff import SnowflakeDiffer
     from connector.warehouses._snowflake_load import SnowflakeLoader
 
 APPLICATION = "batch-warehouse-connector"
@@ -133,6 +134,38 @@ class Snowflake(WarehouseSettings):
             yield loader
         finally:
             loader.close()
+
+    @contextmanager
+    def diff_in(
+        self,
+        root: Path,
+        *,
+        memory: int | None = None,  # noqa: ARG002
+        spill: Path | None = None,  # noqa: ARG002
+        tags: Mapping[str, str] | None = None,
+        write: bool = True,  # noqa: ARG002 - what a plan makes it drops
+    ) -> "Iterator[SnowflakeDiffer]":
+        """Log in, to compare; the session ends with the context.
+
+        Args:
+            root: As for `open`, like those that follow.
+            memory: Not used.
+            spill: Not used.
+            tags: As for `open`.
+            write: Not used.
+
+        Raises:
+            ConfigError: A secret is missing.
+            WarehouseError: Snowflake cannot be reached, or refuses the login.
+        """
+        from connector.warehouses import _snowflake, _snowflake_diff  # noqa: PLC0415
+
+        connection = self._connected(root, tags)
+        reader = _snowflake.SnowflakeReader(connection)
+        try:
+            yield _snowflake_diff.SnowflakeDiffer(connection, reader, self.state_schema)
+        finally:
+            reader.close()
 
     def _connected(self, root: Path, tags: Mapping[str, str] | None) -> "SnowflakeConnection":
         from connector.warehouses import _snowflake  # noqa: PLC0415

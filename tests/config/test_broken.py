@@ -141,11 +141,15 @@ BROKEN_SYNCS = {
         sync("dagster: {owners: [team:crm, ⟪crm]}\n"),
         "dagster.owners[1]: an owner is an e-mail address or team:NAME",
     ),
+    "engine": (sync("engine: ⟪cloud\n"), "engine: must be local or warehouse, got 'cloud'"),
+    "reconcile of the other engine": (
+        sync("engine: warehouse\n⟪reconcile: {heal: true}\n"),
+        "reconcile: needs engine: local; what the warehouse keeps cannot be compared with Batch yet",
+    ),
     "tag value": (sync("dagster: {tags: {tier: ⟪'very important'}}\n"), "dagster.tags.tier: a tag's value"),
 }
 
 LATER = {
-    "engine": (sync("engine: ⟪warehouse\n"), "engine: 'warehouse' is not available yet; use local"),
     "erase": (sync("on_removed: ⟪erase\n"), "on_removed: 'erase' is not available yet; use ignore or clear"),
 }
 
@@ -197,7 +201,7 @@ BROKEN_MAINS = {
     ),
     "key of another warehouse": (
         MAIN.replace("{type: duckdb,", "{type: duckdb, ⟪project: acme,"),
-        "warehouses.local: unknown key; allowed here: path, type",
+        "warehouses.local: unknown key; allowed here: path, state_schema, type",
     ),
     "name of a warehouse": (MAIN + "  ⟪Big One: {type: duckdb, path: a}\n", "a warehouse's name is 1 to 60 lower-case"),
     "state mapping": (

@@ -136,7 +136,7 @@ BROKEN_EVENTS = {
         events(f"late: restamp\nid: order_id\n⟪{attributes(19)}"),
         f"{TOO_MANY} 18 are allowed beside event_id and occurred_at (id and late: restamp); remove the rest",
     ),
-    "engine": (events("engine: ⟪warehouse\n"), "engine: 'warehouse' is not available yet; use local"),
+    "engine": (events("engine: ⟪warehouse\n"), "engine: is for profiles: an event sync has no diff"),
     "duplicate key": (events("time: a\n⟪time: b\n"), "the key 'time' stands twice, first in line 4; keep one"),
     "schedule": (events("schedule: ⟪'* * * *'\n"), "a cron text has five fields"),
     "name": (events("name: ⟪Orders\n"), "name: a sync's name is 1 to 60 lower-case letters, digits and '_'"),

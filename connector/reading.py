@@ -1,0 +1,98 @@
+"""How a profile sync's source is read this time: whole, what is new by the cursor, or some keys."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+
+from connector.config import ProfileSync
+from connector.mapping import KEY, Mapping, keys
+from connector.state.snapshots import Snapshot
+from connector.task import Task
+from connector.valued import types_of
+from connector.warehouses._base import Keys, Latest, Reader, Window
+
+_DECIDING = {"warehouse", "source", "key", "attributes", "dedupe", "respect_opt_out"}
+"""What of a sync decides which rows are read and what becomes of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the source is read this time.
+
+    Attributes:
+        full: The whole source.
+        until: Upper end of what is read, by the warehouse's clock; the cursor's next start.
+        window: What is new by the cursor; None where `full`, or where only keys are read.
+        keys: Keys to look at whatever their cursor says; empty where `full`.
+        asked: Only these keys, on the operator's word.
+        scope: What the cursor's position is good for: a sync that reads or maps otherwise has to read all again.
+    """
+
+    full: bool
+    until: datetime
+    window: Window | None = None
+    keys: tuple[str, ...] = ()
+    asked: bool = False
+    scope: str = ""
+
+
+def how_to_read(
+    task: Task[ProfileSync], now: datetime, snapshot: Snapshot, mapping: Mapping, again: tuple[str, ...]
+) -> Reading:
+    """The whole source, what is new by the cursor, or the keys that were asked for."""
+    sync, options, manifest = task.sync, task.options, snapshot.manifest
+    cursor, last = sync.cursor, manifest.get("cursor")
+    until = now - (cursor.lag if cursor else timedelta())
+    scope = _scope(sync, mapping)
+    if options.keys:
+        return Reading(full=False, until=until, keys=tuple(dict.fromkeys(options.keys)), asked=True)
+    read_at = manifest.get("full_read_at")
+    stale = read_at is None or time.time() - read_at >= sync.full_read_every.total_seconds()
+    if options.full or options.resend or stale or not cursor or not last or last["scope"] != scope:
+        return Reading(full=True, until=until, scope=scope)
+    since = datetime.fromisoformat(last["value"]).astimezone(UTC) - cursor.overlap
+    window = Window(cursor.column, since, until, sync.source.timezone)
+    return Reading(full=False, until=until, window=window, keys=again, scope=scope)
+
+
+def keys_again(due: pl.DataFrame, rejects: pl.DataFrame) -> tuple[str, ...]:
+    """Keys to look at whatever their cursor says: due again by now, or invalid when last seen."""
+    invalid = rejects.filter((pl.col("source") == "invalid") & (pl.col("key") != ""))
+    return tuple(sorted({*due["key"], *invalid["key"]}))
+
+
+def batches_of(
+    task: Task[ProfileSync], reader: Reader, mapping: Mapping, reading: Reading, found: set[str]
+) -> Iterator[pl.DataFrame]:
+    """Record batches in which no row comes twice; the keys of `reading.keys` that exist are put into `found`."""
+    relation, latest = task.sync.source.relation, latest_of(task, mapping)
+    if reading.keys:
+        rows = Keys(mapping.key_column, reading.keys)
+        for batch in reader.read(relation, mapping.columns, rows, latest=latest):
+            found.update(keys(mapping, batch)[KEY].drop_nulls())
+            yield batch
+    if reading.full or reading.window:
+        seen = pl.Series(reading.keys, dtype=pl.String).implode()
+        window = reading.window
+        for batch in reader.read(relation, mapping.columns, window, latest=latest):
+            yield batch.filter(~keys(mapping, batch)[KEY].is_in(seen).fill_null(value=False)) if reading.keys else batch
+
+
+def latest_of(task: Task[ProfileSync], mapping: Mapping) -> Latest | None:
+    """How the newest row of a key is told, where the sync asks for it."""
+    if task.sync.cursor and task.sync.dedupe == "latest":
+        return Latest(mapping.key_column, task.sync.cursor.column)
+    return None
+
+
+def _scope(sync: ProfileSync, mapping: Mapping) -> str:
+    """16 hexadecimal digits that change with whatever decides which rows are read and what becomes of them."""
+    parts = sync.model_dump(mode="json", include=_DECIDING)
+    cursor = sync.cursor.column if sync.cursor else None
+    text = json.dumps([parts, sync.source.relation, cursor, types_of(mapping)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
