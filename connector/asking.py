@@ -88,7 +88,7 @@ class Asker:
             case Verdict.SPLIT:
                 raise ExportError(
                     f"Batch refuses this export: {outcome.reason}",
-                    remedy="check the sync's attributes, identifiers, segment and window",
+                    remedy="check the sync's attributes, identifiers, segment and window, and this machine's clock",
                 )
             case _:
                 return False

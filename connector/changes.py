@@ -90,7 +90,7 @@ def decide(
         stored: The `h:` hashes of the same rows in the snapshot, in the same order; anything where `#position` is -1.
         attributes: At most 64, in the order of the bits of `#withheld` and `#send`.
         resend: Every row is due whole.
-        opted_out: Keys (String) by attribute name: their `subscribed` is not sent, and stays as if it never was.
+        opted_out: Keys (String) by attribute name: for them nothing but `unsubscribed` is sent, as if it never were.
 
     Returns:
         The candidates with `#send`, `#kind` (`Kind`, text), `#opted_out` and, in the `h:` columns, what the snapshot
@@ -132,22 +132,30 @@ def decide(
     return decided.with_columns(kind.alias(KIND)).select(pl.exclude(r"^stored .*$"))
 
 
-def cleared(keys: pl.DataFrame, attributes: Sequence[Attribute]) -> pl.DataFrame:
+def cleared(
+    keys: pl.DataFrame, attributes: Sequence[Attribute], opted_out: Mapping[str, pl.Series] = _NOBODY
+) -> pl.DataFrame:
     """Rows that null every attribute of profiles that left the source.
 
     Args:
         keys: `#key`, `#kh`.
         attributes: The attributes to null.
+        opted_out: Keys (String) by attribute name: that one is left as it is.
 
     Returns:
-        The columns of `decide` that an outbox needs; every bit of `#send` set, all values and hashes null.
+        The columns of `decide` that an outbox needs; all values and hashes null, and every bit of `#send` set but for
+        those left.
     """
     return keys.with_columns(
         *(pl.lit(None, dtype=pl.String).alias(attribute.name) for attribute in attributes),
         *(pl.lit(NULL, pl.UInt64).alias(HASH + attribute.name) for attribute in attributes),
         pl.lit(NULL, pl.UInt64).alias(ROW_HASH),
-        pl.lit((1 << len(attributes)) - 1, pl.UInt64).alias(SEND),
         pl.lit(Kind.REMOVED.value).alias(KIND),
+    ).with_columns(
+        pl.sum_horizontal(
+            pl.lit(0, pl.UInt64),
+            *((~_resubscribes(each, opted_out)).cast(pl.UInt64) * (1 << bit) for bit, each in enumerate(attributes)),
+        ).alias(SEND)
     )
 
 
@@ -164,11 +172,11 @@ def with_due(candidates: pl.DataFrame, due: pl.DataFrame) -> pl.DataFrame:
 
 
 def _resubscribes(attribute: Attribute, opted_out: Mapping[str, pl.Series]) -> pl.Expr:
-    """Whether the value would subscribe somebody who has unsubscribed at Batch."""
+    """Whether the value would overrule that somebody has unsubscribed at Batch, as a null would, too."""
     keys = opted_out.get(attribute.name)
     if keys is None:
         return pl.lit(value=False)
-    return (pl.col(KEY).is_in(keys.implode()) & (pl.col(attribute.name) == "subscribed")).fill_null(value=False)
+    return pl.col(KEY).is_in(keys.implode()) & pl.col(attribute.name).ne_missing(pl.lit("unsubscribed"))
 
 
 def _never_accepted(attributes: Sequence[Attribute]) -> pl.Expr:

@@ -83,7 +83,7 @@ def next_window(
         earliest = max(earliest, REACHABILITY_FROM)
     if asked:
         return _asked_window(sync, Window(*asked), now, earliest)
-    first = max(now - sync.since, earliest)  # a window as long as Batch's own must not start a moment before it
+    first = max(now - sync.first_window, earliest)  # a window as long as Batch's own must not start a moment before it
     follows = datetime.fromisoformat(last) - OVERLAP if last else first
     if full:
         return Window(max(min(first, follows), earliest), now)
@@ -92,6 +92,11 @@ def next_window(
             f"sync '{sync.name}': its last window ended {last}, {_kept(sync, earliest)}: "
             "what happened in between is no longer there",
             remedy="run it once with --full: it starts again as far back as Batch goes",
+        )
+    if follows >= now:
+        raise UsageError(
+            f"sync '{sync.name}': its last window ended {last}, which is later than this machine's clock says it is",
+            remedy="correct the clock, or wait until then",
         )
     return Window(follows, now)
 

@@ -119,25 +119,30 @@ class _Talk:
         """The export with Batch's id: of the one that an earlier request made, else of a new request."""
         while True:
             if found := await self._adopted(asked):
-                return exports.update(self._state, self._lease, asked._replace(state="requested", export_id=found))
+                # It may have been made before we asked: what it says is as old as that.
+                moment = min(asked.asked_at, found.requested_at or asked.asked_at)
+                adopted = asked._replace(state="requested", export_id=found.id, asked_at=moment)
+                return exports.update(self._state, self._lease, adopted)
             asked = exports.update(self._state, self._lease, asked._replace(state="sent", asked_at=time.time()))
             if export_id := await self.asker.created(asked.request):
                 return exports.update(self._state, self._lease, asked._replace(state="requested", export_id=export_id))
 
-    async def _adopted(self, asked: Asked) -> str | None:
-        """The id of an export that a request of unknown outcome made; looked for until it can no longer turn up."""
+    async def _adopted(self, asked: Asked) -> Export | None:
+        """The export that a request of unknown outcome made; looked for until it can no longer turn up."""
         if asked.state != "sent":
             return None
         known = exports.ours(self._state)
-        until = asked.asked_at + 2 * self.errand.settings.delivery.timeout.total_seconds()
+        patience = 2 * self.errand.settings.delivery.timeout.total_seconds()
+        until = time.monotonic() + min(max(asked.asked_at + patience - time.time(), 0.0), patience)
         pause = POLL_FIRST
         while True:
             for export in await self._listed():
                 if is_ours(export, asked.request, asked.asked_at, known):
-                    return export.id
-            if time.time() >= until:
+                    return export
+            if time.monotonic() >= until:
                 return None
-            await asyncio.sleep(min(pause, max(until - time.time(), 0.0)))
+            self._keep_lease()
+            await asyncio.sleep(min(pause, max(until - time.monotonic(), 0.0)))
             pause = min(pause * POLL_GROWTH, POLL_MAX)
 
     async def _listed(self) -> list[Export]:
@@ -171,7 +176,7 @@ class _Talk:
                 hours = f"{(time.time() - asked.asked_at) / 3600:.1f} hours"
                 raise PendingError(
                     f"the export {export_id} is still {export.status} after {hours}",
-                    remedy="the next run looks again; to ask for a new one instead: --full",
+                    remedy="the next run looks again; a day after it was asked for, a new one is",
                 )
             self._keep_lease()
             await asyncio.sleep(pause)

@@ -1,6 +1,7 @@
 """Who has unsubscribed at Batch, by the exports that were loaded: nobody is subscribed again behind their back."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import polars as pl
@@ -19,6 +20,11 @@ from connector.warehouses._base import Relation
 _NOTHING_SAID = pl.Schema({
     "key": pl.String(), "attribute": pl.String(), "state": pl.String(), "at": pl.Datetime("us", "UTC"),
 })  # fmt: skip
+
+_ALWAYS = pl.lit(datetime(9999, 1, 1, tzinfo=UTC)).cast(pl.Datetime("us", "UTC"))
+
+FOLDED_ROWS = 1_000_000
+"""Statements that are gathered before only the last ones are kept."""
 
 OptOuts = Mapping[str, pl.Series]
 """The custom IDs that Batch has unsubscribed (String), by attribute name."""
@@ -62,9 +68,13 @@ def opted_out(project: Project, state: State, sync: ProfileSync, attributes: Seq
 
 def _source(export: ExportSync, state: State, wanted: Sequence[str]) -> _Source | None:
     """What the export's table tells of what is wanted; None where that is nothing, or it was never loaded."""
-    told = [name for name in wanted if export.tells_of(name)]
     loaded = exports.last_loaded(state, export.name, scope(export))
-    return _Source(export, loaded, told) if told and loaded else None
+    if loaded is None or "filter" in loaded.request or "custom_id" not in loaded.request["identifiers"]:
+        return None
+    # What was asked for then, which the YAML may no longer say.
+    had = wanted if export.export == "reachability" else loaded.request.get("attributes", ())
+    told = [name for name in wanted if export.tells_of(name) and name in had]
+    return _Source(export, loaded, told) if told else None
 
 
 def _statements(project: Project, source: _Source) -> Iterator[pl.DataFrame]:
@@ -89,8 +99,17 @@ def _statements(project: Project, source: _Source) -> Iterator[pl.DataFrame]:
 
 def _latest(statements: Iterator[pl.DataFrame]) -> pl.DataFrame:
     """The last statement of each key and attribute."""
-    latest = _NOTHING_SAID.to_frame()
+    latest = [_NOTHING_SAID.to_frame()]
     for frame in statements:
-        both = pl.concat([latest, frame]).sort("at", maintain_order=True)
-        latest = both.unique(["key", "attribute"], keep="last", maintain_order=True)
-    return latest
+        latest.append(frame)
+        if sum(part.height for part in latest) > FOLDED_ROWS:
+            latest = [_last(pl.concat(latest))]
+    return _last(pl.concat(latest))
+
+
+def _last(statements: pl.DataFrame) -> pl.DataFrame:
+    """Of each key and attribute the last; where that cannot be told, the one that keeps messages away."""
+    refuses = pl.col("state") == "unsubscribed"
+    at = pl.when(refuses & pl.col("at").is_null()).then(_ALWAYS).otherwise("at").alias("at")
+    ordered = statements.with_columns(at).sort("at", refuses, nulls_last=False, maintain_order=True)
+    return ordered.unique(["key", "attribute"], keep="last", maintain_order=True)

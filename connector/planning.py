@@ -287,7 +287,7 @@ class _Tally:
             yield from map(self._noted, decided.iter_slices(BUILD_ROWS))
         self._repeated_keys_of_dropped_rows()
         for part in removed.iter_slices(BUILD_ROWS):
-            yield self._noted(cleared(part, self._job.attributes))
+            yield self._noted(cleared(part, self._job.attributes, self._job.opted_out))
 
     def _unique(self, candidates: pl.DataFrame) -> pl.DataFrame:
         repeated = pl.col(KEY_HASH).is_in(pl.Series(self._sifted.duplicates, dtype=pl.UInt64).implode())

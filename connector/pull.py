@@ -29,9 +29,6 @@ from connector.story import killed, require_same_kind, unforeseen
 from connector.task import Progress, Task, discard, named
 from connector.warehouses._base import Load, Loaded, Relation
 
-STALE_SECONDS = 86_400.0
-"""Age at which an export of attributes that was never loaded is asked for anew: it says what was, not what is."""
-
 BROKEN_LISTED = 1000
 """Broken lines that `rejects` lists."""
 
@@ -56,11 +53,11 @@ class Pull:
         broken: list[Broken] = []
         end: exports.End | None = None
         self._take_over()
-        exports.sweep(self.state, self.lease.sync)
+        exports.sweep(self.state)
         try:
             with named(self.task.sync):
-                columns = self._extracts()
-                asked = self._asked()
+                columns, made = self._extracts()
+                asked = self._asked(made=made)
                 report = replace(report, since=asked.request.get("from"), until=asked.request.get("to"))
                 self._open(report)
                 brought = bring(errand, asked)
@@ -86,29 +83,35 @@ class Pull:
                 ended = killed({}, f"run {self.lease.run} goes on with its export")
                 runs.close_run(connection, self.lease, run.id, {**run.report, **ended})
 
-    def _extracts(self) -> list[Extract]:
-        """The table's columns that lines fill: those that are there keep their type.
+    def _extracts(self) -> tuple[list[Extract], bool]:
+        """The table's columns that lines fill, of which those that are there keep their type; whether there is a table.
 
         Raises:
             WarehouseError: The warehouse cannot be opened, or the table was not made by an export.
         """
         sync, project = self.task.sync, self.task.project
         with project.warehouse(sync).load_into(project.root, tags=self._tags) as loader:
-            there = {column.name: column.type for column in loader.columns(sync.table) or ()}
+            existing = loader.columns(sync.table)
+        there = {column.name: column.type for column in existing or ()}
         types = attribute_types(project, self.state, sync.attributes)
         wanted = extracts(sync.export, sync.identifiers, types)
-        if sync.export != "attributes":
-            return wanted
-        return [_kept(extract, there) for extract in wanted]
+        if sync.export == "attributes":
+            wanted = [_kept(extract, there) for extract in wanted]
+        return wanted, existing is not None
 
-    def _asked(self) -> Asked:
-        """The export that an earlier run left open, else a new one: noted, and not asked for yet."""
+    def _asked(self, *, made: bool) -> Asked:
+        """The export that an earlier run left open, else a new one: noted, and not asked for yet.
+
+        Args:
+            made: Whether the table is there: where it was dropped, what had been loaded into it is gone.
+        """
         sync, options, now = self.task.sync, self.task.options, datetime.fromtimestamp(time.time(), UTC)
         scoped = scope(sync)
         left = exports.open_export(self.state, sync.name)
-        if left and not options.full and self._goes_on(left, scoped, now):
+        last = exports.last_loaded(self.state, sync.name, scoped) if made else None
+        follows = made or exports.last_loaded(self.state, sync.name, scoped) is None
+        if left and follows and not options.full and self._goes_on(left, scoped, now):
             return left
-        last = exports.last_loaded(self.state, sync.name, scoped)
         begun = last.request.get("to") if last else None
         body = request(sync, next_window(sync, begun, now, options.window, full=options.full))
         with self.state.write() as connection:
@@ -125,8 +128,10 @@ class Pull:
     def _goes_on(self, left: Asked, scoped: str, now: datetime) -> bool:
         """Whether an export that was left open is what is asked for now."""
         sync, window = self.task.sync, self.task.options.window
+        if exports.is_stale(left, now.timestamp()):
+            return False
         if sync.export == "attributes":
-            return left.request == request(sync, None) and now.timestamp() - left.asked_at < STALE_SECONDS
+            return left.request == request(sync, None)
         if window:
             return left.request == request(sync, next_window(sync, None, now, window))
         return left.scope == scoped
@@ -245,7 +250,7 @@ def attribute_types(project: Project, state: State, names: Sequence[str]) -> dic
     for sync in project.syncs.values():
         if isinstance(sync, ProfileSync):
             with state.read() as connection:
-                manifest, _ = snapshots.current(connection, sync.name, "profiles")
+                manifest = snapshots.manifest_of(connection, sync.name, "profiles")
             declared = {name: mapping.type for name, mapping in (sync.attributes or {}).items() if mapping.type}
             sent: Mapping[str, AttributeType] = {**manifest.get("attributes", {}), **declared, **NATIVE_TYPES}
             found |= {name: sent[name] for name in names if name in sent and found[name] is None}

@@ -31,9 +31,6 @@ from connector.state.lease import Lease, hold, is_held
 from connector.state.snapshots import Snapshot
 from connector.task import Progress, named, silent
 
-STALE_SECONDS = 86_400.0
-"""Age at which an export that was never compared is asked for anew."""
-
 PATIENCE_SECONDS, POLL_SECONDS = 600.0, 0.5
 """How long a run of the sync is waited for, and how often it is looked at."""
 
@@ -113,7 +110,7 @@ class _Reconciliation:
         self, report: ReconcileReport, access: Access, transport: httpx.AsyncBaseTransport | None
     ) -> ReconcileReport:
         """The story, top to bottom."""
-        exports.sweep(self.state, self.lease.sync)
+        exports.sweep(self.state)
         attributes = self._attributes(snapshots.load(self.state, self.sync.name))
         asked = self._asked([attribute.name for attribute in attributes])
         errand = Errand(self.state, self.lease, self.project.settings, access, transport, self.progress, Calls())
@@ -152,7 +149,7 @@ class _Reconciliation:
         """The export that an earlier reconciliation left open, else a new one."""
         body = attributes_request(names, ["custom_id"])
         left = exports.open_export(self.state, self.lease.sync)
-        if left and left.request == body and time.time() - left.asked_at < STALE_SECONDS:
+        if left and left.request == body and not exports.is_stale(left, time.time()):
             return left
         with self.state.write() as connection:
             self.lease.check(connection)

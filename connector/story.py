@@ -21,7 +21,7 @@ from connector.delivery import Parcel, Terms, Traffic, deliver
 from connector.errors import BusyError, CancelledRunError, ConnectorError, GuardError, StateError, WarehouseError
 from connector.payload import Chunk
 from connector.report import Report
-from connector.state import runs, snapshots
+from connector.state import exports, runs, snapshots
 from connector.state.database import State
 from connector.state.files import checksum
 from connector.state.lease import Lease, hold, is_alive
@@ -170,6 +170,7 @@ class Story(ABC, Generic[S, Kept, D]):
             kept = self._started_over()
         self.sweep(kept)
         sweep_outbox(self.state, sync)
+        exports.sweep(self.state)
         step("recovery.swept")
         return kept
 

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -85,7 +86,15 @@ def listed(answer: Answer) -> tuple[list[Export], str | None]:
     if not isinstance(exports, list):
         raise NoAnswerError("a page of exports without a list of them")
     more = page.get("has_more") is True and isinstance(following, str) and following
-    return [_export(found) for found in exports if isinstance(found, dict)], following if more else None
+    return list(_understood(exports)), following if more else None
+
+
+def _understood(exports: list[object]) -> Iterator[Export]:
+    """Those that make sense: an odd one of anybody's is not the one that is looked for."""
+    for found in exports:
+        with suppress(NoAnswerError):
+            if isinstance(found, dict):
+                yield _export(found)
 
 
 def _export(found: dict[str, Any]) -> Export:

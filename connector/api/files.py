@@ -127,8 +127,8 @@ async def _request(store: Store, url: str, piece: Piece) -> httpx.Request:
 def _parts(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
+        _ = parts.port, httpx.URL(url), (parts.hostname or "").encode("idna")
+    except (ValueError, httpx.InvalidURL):
         raise ExportError("the link to a file of the export is no URL, so it was not followed") from None
     if not parts.hostname:
         raise ExportError("the link to a file of the export names no host, so it was not followed")

@@ -58,10 +58,9 @@ class ExportSync(SyncBase):
         default=("custom_id",), json_schema_extra={"minItems": 1}, description="what tells whose a row is"
     )
     segment: Text | None = Field(default=None, description="attributes exports: only profiles of this segment's code")
-    since: Annotated[PositiveDuration, AfterValidator(_within_lookback)] = Field(
-        default=timedelta(days=7),
-        validate_default=False,
-        description="events, reachability: the first window; afterwards from the last one, with an hour's overlap",
+    since: Annotated[PositiveDuration, AfterValidator(_within_lookback)] | None = Field(
+        default=None,
+        description="events, reachability: the first window (7d, 90d); afterwards from the last one, an hour's overlap",
     )
     table: Annotated[str, AfterValidator(_table), Field(json_schema_extra={"pattern": _TABLE})] = Field(
         description="where the rows land; made if there is none"
@@ -79,7 +78,13 @@ class ExportSync(SyncBase):
 
     def tells_of(self, consent: str) -> bool:
         """Whether its table says who has unsubscribed by this attribute."""
-        return self.export == "reachability" or consent in self.attributes
+        everybody = "custom_id" in self.identifiers and self.segment is None
+        return everybody and (self.export == "reachability" or consent in self.attributes)
+
+    @property
+    def first_window(self) -> timedelta:
+        """How far back the first export goes: of reachability as far as Batch does, unless the YAML says otherwise."""
+        return self.since or (LOOKBACK if self.export == "reachability" else timedelta(days=7))
 
     @model_validator(mode="after")
     def _keys_fit_the_export(self) -> Self:

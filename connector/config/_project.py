@@ -204,7 +204,8 @@ def _check_claims(document: Document, claims: dict[str, str], sync: Sync) -> Non
 def _claims(sync: Sync) -> dict[str, str]:
     """What the sync is called in Dagster, and the key of its file that says so."""
     if isinstance(sync, ExportSync):
-        return {f"the asset {'/'.join(sync.table.split('.')[-2:])}": "table", f"the job {sync.name}_job": "name"}
+        table = "/".join(sync.table.lower().split(".")[-2:])  # two that differ in case are one table
+        return {f"the asset {table}": "table", f"the job {sync.name}_job": "name"}
     found = {f"the asset batch/{sync.name}": "name", f"the job {sync.name}_job": "name"}
     if isinstance(sync, ProfileSync) and sync.reconcile:
         found[f"the job {sync.name}_reconcile_job"] = "name"

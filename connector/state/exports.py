@@ -1,6 +1,7 @@
 """Exports that were asked for: noted before Batch hears of them, so that none is asked for twice and none is lost."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +13,12 @@ from connector.state.lease import Lease
 KEPT = 100
 """Exports of a sync that are over and still known: their ids tell that they are ours."""
 
+STALE_SECONDS = 86_400.0
+"""Age at which an export that was never loaded is asked for anew: it says what was, not what is."""
+
 End = Literal["loaded", "failed"]
+
+_OPEN = ("intended", "sent", "requested")
 
 
 class Asked(NamedTuple):
@@ -44,7 +50,7 @@ class Asked(NamedTuple):
 
 def open_export(state: State, sync: str) -> Asked | None:
     """The sync's export that is not over; there is one at most."""
-    found = _found(state, (EXPORTS.c.sync == sync) & EXPORTS.c.state.in_(["intended", "sent", "requested"]))
+    found = _found(state, (EXPORTS.c.sync == sync) & EXPORTS.c.state.in_(_OPEN))
     return found[0] if found else None
 
 
@@ -93,11 +99,21 @@ def discard(state: State, asked: Asked) -> None:
         shutil.rmtree(asked.folder(state), ignore_errors=True)
 
 
-def sweep(state: State, sync: str) -> None:
-    """Remove the files of the sync's exports that are over: a killed run may have left them."""
-    over = _found(state, (EXPORTS.c.sync == sync) & EXPORTS.c.state.in_(["loaded", "failed"]))
-    for asked in over:
-        discard(state, asked)
+def is_stale(asked: Asked, now: float) -> bool:
+    """Whether an export that is not over was asked for so long ago that it is asked for anew."""
+    return now - asked.asked_at >= STALE_SECONDS
+
+
+def sweep(state: State) -> None:
+    """Remove the files of exports that are over, stale or unknown, whosever they were: they hold lines in clear.
+
+    An export that goes on all the same fetches them again.
+    """
+    fresh = _found(state, EXPORTS.c.state.in_(_OPEN) & (EXPORTS.c.asked_at > time.time() - STALE_SECONDS))
+    kept = {asked.folder(state) for asked in fresh}
+    for folder in (state.folder / "outbox").glob("#export-*"):
+        if folder not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _found(state: State, which: sa.ColumnElement[bool]) -> list[Asked]:

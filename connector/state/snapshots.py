@@ -214,6 +214,12 @@ def current(connection: sa.Connection, sync: str, kind: str) -> tuple[dict[str, 
     return row["manifest"], row["generation"]
 
 
+def manifest_of(connection: sa.Connection, sync: str, kind: str) -> dict[str, Any]:
+    """The sync's current manifest; an empty one where there is none of that kind."""
+    found = connection.execute(sa.select(SNAPSHOTS.c.manifest).where(SNAPSHOTS.c.sync == sync)).scalar_one_or_none()
+    return found if found and found.get("kind", "profiles") == kind else {}
+
+
 def check(path: Path, sha256: str, whose: str, remedy: str) -> None:
     """Believe a file only as it was written.
 

@@ -73,7 +73,7 @@ def test_what_an_export_is_without_more(write: Write) -> None:
         (),
         ("custom_id",),
     )
-    assert (people.segment, people.since, reach.since) == (None, timedelta(days=7), timedelta(days=90))
+    assert (people.segment, people.since, reach.since) == (None, None, timedelta(days=90))
 
 
 @pytest.mark.parametrize("table", ["people", "batch.people", "wh.batch.people", "_a.B_1"])

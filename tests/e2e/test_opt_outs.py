@@ -139,3 +139,42 @@ def test_the_later_of_two_words_counts(shop: Shop) -> None:
     shop.respecting()
     assert shop.run(resend=True).opted_out == 1
     assert shop.consent("cem") == "unsubscribed"
+
+
+def test_a_null_does_not_wipe_an_opt_out(shop: Shop) -> None:
+    """At Batch a null resets the subscription: neither a null, nor clearing who left the source, sends one."""
+    shop.respecting(respect_opt_out="false")
+    shop.run()
+    shop.unsubscribe("ada")
+    shop.unsubscribe("bob")
+    shop.export(REACHABILITY)
+    shop.pull()
+    shop.respecting(on_removed="clear", guard="{max_changed: 100%, max_removed: 100%}")
+    shop.sql("update customers set news = null where custom_id = 'ada'")
+    shop.sql("delete from customers where custom_id = 'bob'")
+    report = shop.run()
+    assert (report.outcome, report.removed, report.opted_out) == ("green", 1, 1)
+    assert shop.consent("ada") == shop.consent("bob") == "unsubscribed"
+    assert "plan" not in shop.held()["bob"]
+
+
+@pytest.mark.parametrize("narrow", ["segment: vip\n", "identifiers: [installation_ids]\n"], ids=["segment", "ids"])
+def test_an_export_that_does_not_tell_of_everybody_does_not_count(shop: Shop, narrow: str) -> None:
+    """Who is not in it may have unsubscribed all the same."""
+    shop.export(ATTRIBUTES.format(names="$email_marketing") + narrow)
+    with pytest.raises(ConfigError):
+        load_project(shop.folder)
+
+
+def test_a_consent_that_was_not_asked_for_yet_is_not_known(shop: Shop) -> None:
+    """The loaded export counts, not what its YAML says by now."""
+    shop.respecting(respect_opt_out="false")
+    shop.run()
+    shop.unsubscribe("ada")
+    shop.export(ATTRIBUTES.format(names="plan"))
+    shop.pull()
+    shop.export(ATTRIBUTES.format(names="plan, $email_marketing"))
+    shop.respecting()
+    report = shop.run(resend=True)
+    assert report.outcome == "failed"
+    assert shop.consent("ada") == "unsubscribed"
