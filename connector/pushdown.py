@@ -136,7 +136,7 @@ def _apart(state: State, run: str) -> Path:
     return outbox(state, run).with_suffix(".home")
 
 
-def ready(corner: Corner, snapshot: Snapshot, terms: Terms, keep: Keep | None) -> Snapshot:
+def ready(corner: Corner, snapshot: Snapshot, terms: Terms, keep: Keep | None, *, whole: bool = False) -> Snapshot:
     """The snapshot in the warehouse, as these terms need it: what was delivered stays delivered.
 
     It comes as hashes, for the local engine to compare this time, where nothing may change (`keep` is None), and where
@@ -146,7 +146,12 @@ def ready(corner: Corner, snapshot: Snapshot, terms: Terms, keep: Keep | None) -
         StateError: The snapshot's table is gone.
         WarehouseError: The right to write is missing.
     """
-    require(corner, snapshot)
+    try:
+        require(corner, snapshot)
+    except StateError:
+        if not whole:  # else all is sent again, on the operator's word
+            raise
+        snapshot = snapshots.nothing(corner.state, corner.sync)
     if keep is not None:
         corner.sweep(snapshot)
     if _fits(snapshot, terms):
