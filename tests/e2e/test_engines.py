@@ -97,3 +97,20 @@ def test_removed_rows_are_cleared_once_and_may_come_back(world: World) -> None:
     assert (world.run().removed, world.run().planned) == (1, 0)
     world.sql("insert into customers values ('c1', 7, 'n')")
     assert (world.run().added, world.held()) == (1, world.wanted())
+
+
+@pytest.mark.parametrize("engine", ["local", "warehouse"])
+def test_what_changed_when_the_engine_did_is_sent_alone(world: World, engine: str) -> None:
+    """A value, a null that has a value by now, a row that came: each goes, and nothing else does."""
+    other = "warehouse" if engine == "local" else "local"
+    world.sync(engine=other)
+    world.sql("update customers set name = null where custom_id = 'c1'")
+    world.run()
+    world.sent()
+    world.sync(engine=engine)
+    world.sql("update customers set name = 'back' where custom_id = 'c1'")
+    world.sql("update customers set visits = 99 where custom_id = 'c2'")
+    world.sql("insert into customers values ('new', 1, 'n')")
+    report = world.run()
+    assert (report.added, report.changed, sorted(world.sent())) == (1, 2, ["c1", "c2", "new"])
+    assert world.held() == world.wanted()
