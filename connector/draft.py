@@ -192,7 +192,7 @@ def _read(source: _Source, snapshot: Snapshot) -> Iterator[_Read]:
             reader = stack.enter_context(settings.open(task.project.root, **how))
         terms = _terms(sync, reader)
         if corner:
-            snapshot = pushdown.ready(corner, snapshot, terms, source.keep)
+            snapshot = pushdown.ready(corner, snapshot, terms, source.keep, whole=task.options.whole)
         again = keys_again(source.due, runs.rejects(state, sync.name))
         reading = how_to_read(task, reader.now(), snapshot, terms.mapping, again)
         resend, limit = task.options.resend, task.options.limit

@@ -136,7 +136,7 @@ def _apart(state: State, run: str) -> Path:
     return outbox(state, run).with_suffix(".home")
 
 
-def ready(corner: Corner, snapshot: Snapshot, terms: Terms, keep: Keep | None) -> Snapshot:
+def ready(corner: Corner, snapshot: Snapshot, terms: Terms, keep: Keep | None, *, whole: bool = False) -> Snapshot:
     """The snapshot in the warehouse, as these terms need it: what was delivered stays delivered.
 
     It comes as hashes, for the local engine to compare this time, where nothing may change (`keep` is None), and where
@@ -146,7 +146,12 @@ def ready(corner: Corner, snapshot: Snapshot, terms: Terms, keep: Keep | None) -
         StateError: The snapshot's table is gone.
         WarehouseError: The right to write is missing.
     """
-    require(corner, snapshot)
+    try:
+        require(corner, snapshot)
+    except StateError:
+        if not whole:  # else all is sent again, on the operator's word
+            raise
+        snapshot = snapshots.nothing(corner.state, corner.sync)
     if keep is not None:
         corner.sweep(snapshot)
     if _fits(snapshot, terms):
@@ -225,7 +230,7 @@ def _taken_over(corner: Corner, local: Snapshot, terms: Terms, copy: str) -> Ite
     """Marks of every row of the local snapshot: the source's value counts where its hash is the one delivered."""
     index, names = local.index(), [each.name for each in terms.mapping.attributes]
     seen = np.zeros(len(index), np.bool_)
-    for frame in _new(corner.differ, copy, terms, "once"):
+    for frame in valued.sources(corner.differ, copy, terms, "once"):
         mapped = apply(terms.mapping, frame).valid
         rows = mapped.select(KEY, WITHHELD).hstack(hashed(mapped, terms.mapping.attributes, corner.state.seed))
         slots = index.slots(rows[KEY_HASH].to_numpy())
@@ -266,7 +271,7 @@ def sifted(
         differ.read(delta, ["k", "doubt", "other", *(f"old_{name}" for name in names)], "there"), terms, job.seed, spill
     )
     job = replace(job, snapshot=brought, index=brought.index())
-    rows = (frame for frame in _new(differ, delta, terms, "here"))
+    rows = valued.sources(differ, delta, terms, "here")
     found = sift(told(rows), job, spill / "new")
     apart = 0 if comparison.parts else known - len(job.index)
     if keeps and not comparison.parts:
@@ -283,15 +288,6 @@ def _brought(frames: Iterator[pl.DataFrame], terms: Terms, seed: int, spill: Pat
         Snapshot(spill / "old", {}, 0), valued.hashes(cast, terms.recipe, [f"old_{name}" for name in names], seed)
     )
     return Snapshot(spill / "old", {"files": [file] if file else []}, 0)
-
-
-def _new(differ: Differ, delta: str, terms: Terms, side: str) -> Iterator[pl.DataFrame]:
-    """The delta's new side as the source's own record batches."""
-    wanted = {terms.mapping.key_column: "key"}
-    for own, column in terms.attributes:
-        wanted.setdefault(column, f"new_{own}")
-    for frame in differ.read(delta, list(wanted.values()), side):
-        yield frame.select(pl.Series(column, frame[name]).cast(terms.dtypes[column]) for column, name in wanted.items())
 
 
 def _absorb(corner: Corner, table: str, delta: str, keys: pl.Series, names: Sequence[str]) -> None:

@@ -8,9 +8,11 @@ import polars as pl
 from connector import values
 from connector.changes import SEND
 from connector.config import ProfileSync
+from connector.errors import WarehouseError
 from connector.hashing import HASH, NULL, UNKNOWN, hashed
-from connector.mapping import KEY, WITHHELD, Attribute, Column, Mapping, judged, valid
+from connector.mapping import KEY, WITHHELD, Attribute, Column, Mapping, judged, keys, valid
 from connector.state.snapshots import AT, DELETED
+from connector.warehouses._differ import Differ
 
 FORGOTTEN = (1 << 64) - 1
 """The hash of a value that was delivered and is not kept: like none that there is."""
@@ -87,6 +89,39 @@ def hashes(frames: Iterable[pl.DataFrame], recipe: Recipe, own: Sequence[str], s
         hashes = hashed(rows, attributes, seed)
         believed = [_believed(name, bit) for bit, name in enumerate(typed)]
         yield rows.select(*marks.values()).hstack(hashes).with_columns(*believed, pl.lit(value=False).alias(DELETED))
+
+
+def sources(differ: Differ, delta: str, terms: Terms, side: str) -> Iterator[pl.DataFrame]:
+    """The delta's new side as the source's own record batches.
+
+    Args:
+        differ: The warehouse.
+        delta: A table that it compared.
+        terms: How its values become attributes.
+        side: Which rows; see `_diffing.SIDES`.
+
+    Raises:
+        WarehouseError: The read failed, or a key is not written as it is sent.
+    """
+    wanted = {terms.mapping.key_column: "key"}
+    for own, column in terms.attributes:
+        wanted.setdefault(column, f"new_{own}")
+    for frame in differ.read(delta, ["k", *wanted.values()], side):
+        batch = frame.select(
+            pl.Series(column, frame[name]).cast(terms.dtypes[column]) for column, name in wanted.items()
+        )
+        _require_one_spelling(terms, batch, frame["k"])
+        yield batch
+
+
+def _require_one_spelling(terms: Terms, batch: pl.DataFrame, spelt: pl.Series) -> None:
+    """Refuse keys that the warehouse writes otherwise than the mapping: their rows would never be found again."""
+    judged = keys(terms.mapping, batch).with_columns(spelt)
+    if judged.filter(pl.col("reason").is_null() & pl.col(KEY).ne_missing(pl.col("k"))).height:
+        raise WarehouseError(
+            f"the warehouse writes keys of column '{terms.mapping.key_column}' otherwise than they are sent",
+            remedy="cast the key to text in a query, or set engine: local",
+        )
 
 
 def marks(stored: pl.DataFrame, names: Sequence[str], now: pl.DataFrame | None = None) -> pl.DataFrame:

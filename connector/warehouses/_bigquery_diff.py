@@ -174,7 +174,8 @@ def _text(field: sql.Field) -> str:
             whole = f"{field.sql} = FLOOR({field.sql}) AND ABS({field.sql}) < 9223372036854775808"
             return f"CASE WHEN {whole} THEN CAST(CAST({field.sql} AS INT64) AS STRING) END"
         case "NUMERIC" | "BIGNUMERIC":
-            return f"CASE WHEN {field.sql} = FLOOR({field.sql}) THEN CAST({field.sql} AS STRING) END"
+            digits = f"REGEXP_REPLACE(CAST({field.sql} AS STRING), r'[.]0*$', '')"
+            return f"CASE WHEN {field.sql} = FLOOR({field.sql}) THEN {digits} END"
         case _:
             return f"CAST({field.sql} AS STRING)"
 

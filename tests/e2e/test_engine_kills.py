@@ -24,9 +24,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Profiles]:
 
 def compare_in(world: World, engine: str) -> None:
     """From now on the sync has this engine."""
-    world.sync(
-        attributes="{visits: visits, name: name}", endpoint="update", guard="{max_changed: 100%}", engine=engine
-    )
+    world.sync(attributes="{visits: visits, name: name}", endpoint="update", guard="{max_changed: 100%}", engine=engine)
 
 
 def tables(world: World) -> list[str]:
