@@ -110,7 +110,9 @@ def test_one_document_holds_every_kind() -> None:
         "events": "#/$defs/EventSync",
         "export": "#/$defs/ExportSync",
     }
-    assert [MODELS[model]["required"] for model in ("ProfileSync", "EventSync")] == [["kind", "warehouse", "source"]] * 2
+    assert [MODELS[model]["required"] for model in ("ProfileSync", "EventSync")] == [
+        ["kind", "warehouse", "source"]
+    ] * 2
     assert MODELS["ExportSync"]["required"] == ["kind", "warehouse", "export", "table"]
 
 

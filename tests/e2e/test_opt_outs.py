@@ -26,7 +26,9 @@ class Shop(World):
         )
         self.sql("create table customers (custom_id text, email text, news text, sms text, plan text)")
         for name in EVERYBODY:
-            self.sql("insert into customers values (?, ?, 'subscribed', 'subscribed', 'gold')", name, f"{name}@example.org")
+            self.sql(
+                "insert into customers values (?, ?, 'subscribed', 'subscribed', 'gold')", name, f"{name}@example.org"
+            )
         self.respecting()
 
     def respecting(self, **keys: str) -> None:
@@ -53,7 +55,9 @@ def shop(tmp_path: Path) -> Shop:
     return Shop(tmp_path)
 
 
-@pytest.mark.parametrize("text", [REACHABILITY, ATTRIBUTES.format(names="$email_marketing")], ids=["events", "snapshot"])
+@pytest.mark.parametrize(
+    "text", [REACHABILITY, ATTRIBUTES.format(names="$email_marketing")], ids=["events", "snapshot"]
+)
 def test_whoever_unsubscribed_at_batch_is_not_subscribed_again(shop: Shop, text: str) -> None:
     """Even a run that sends everything again leaves the opt-out alone, says how many, and sends the rest of the row."""
     shop.respecting(respect_opt_out="false")
@@ -111,8 +115,16 @@ def test_without_a_loaded_export_nothing_is_sent(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("sent", "exported", "words"),
     [
-        ("{$email_marketing: news, $sms_marketing: sms}", "$email_marketing", "no sync of kind export tells of $sms_marketing"),
-        ("{$email_marketing: news}", "plan", "no sync of kind export tells of $email_marketing; add one of reachability"),
+        (
+            "{$email_marketing: news, $sms_marketing: sms}",
+            "$email_marketing",
+            "no sync of kind export tells of $sms_marketing",
+        ),
+        (
+            "{$email_marketing: news}",
+            "plan",
+            "no sync of kind export tells of $email_marketing; add one of reachability",
+        ),
         ("{plan: plan}", "$email_marketing", "the sync sends neither $email_marketing nor $sms_marketing; remove it"),
     ],
 )
