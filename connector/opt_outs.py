@@ -21,8 +21,6 @@ _NOTHING_SAID = pl.Schema({
     "key": pl.String(), "attribute": pl.String(), "state": pl.String(), "at": pl.Datetime("us", "UTC"),
 })  # fmt: skip
 
-_ALWAYS = pl.lit(datetime(9999, 1, 1, tzinfo=UTC)).cast(pl.Datetime("us", "UTC"))
-
 FOLDED_ROWS = 1_000_000
 """Statements that are gathered before only the last ones are kept."""
 
@@ -110,6 +108,7 @@ def _latest(statements: Iterator[pl.DataFrame]) -> pl.DataFrame:
 def _last(statements: pl.DataFrame) -> pl.DataFrame:
     """Of each key and attribute the last; where that cannot be told, the one that keeps messages away."""
     refuses = pl.col("state") == "unsubscribed"
-    at = pl.when(refuses & pl.col("at").is_null()).then(_ALWAYS).otherwise("at").alias("at")
+    always = pl.lit(datetime(9999, 1, 1, tzinfo=UTC)).cast(pl.Datetime("us", "UTC"))
+    at = pl.when(refuses & pl.col("at").is_null()).then(always).otherwise("at").alias("at")
     ordered = statements.with_columns(at).sort("at", refuses, nulls_last=False, maintain_order=True)
     return ordered.unique(["key", "attribute"], keep="last", maintain_order=True)
