@@ -106,9 +106,18 @@ class Steps:
             self.step("commit")
             self.commits += 1
 
+    def _is_ours(self, path: Any, folder: int | None) -> bool:
+        """Whether it is about the state: a finalizer of somebody else's may run at any moment."""
+        if isinstance(path, int):
+            path = os.readlink(f"/proc/self/fd/{path}")
+        elif folder is not None:
+            path = Path(os.readlink(f"/proc/self/fd/{folder}")) / path
+        return Path(path).is_relative_to(self._state)
+
     def _before(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def hooked(*arguments: Any, **options: Any) -> Any:
-            self.step(name)
+            if self._is_ours(arguments[0], options.get("dir_fd")):
+                self.step(name)
             return call(*arguments, **options)
 
         return hooked
