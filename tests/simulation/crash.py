@@ -109,9 +109,9 @@ class Steps:
     def _is_ours(self, path: Any, folder: int | None) -> bool:
         """Whether it is about the state: a finalizer of somebody else's may run at any moment."""
         if isinstance(path, int):
-            path = os.readlink(f"/proc/self/fd/{path}")
+            path = Path(f"/proc/self/fd/{path}").readlink()
         elif folder is not None:
-            path = Path(os.readlink(f"/proc/self/fd/{folder}")) / path
+            path = Path(f"/proc/self/fd/{folder}").readlink() / path
         return Path(path).is_relative_to(self._state)
 
     def _before(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
