@@ -210,8 +210,8 @@ def make_project(root: Path, base_url: str) -> None:
     (root / "rest_key").write_text(REST_KEY)
     with duckdb.connect(str(root / "warehouse.duckdb")) as connection:
         connection.execute("create schema marts")
-        for name, rows in {"customers": 50, "slow": SLOW_ROWS}.items():
-            reconcile = "reconcile: {heal: true}\n" if name == "customers" else ""
+        for name, rows in {"customers": 50, "members": 50, "slow": SLOW_ROWS}.items():
+            reconcile = "reconcile: {heal: true}\n" if name == "members" else ""
             (root / "syncs" / f"{name}.yaml").write_text(SYNC.format(name=name) + reconcile)
             connection.execute(
                 f"""create table marts.{name} as
@@ -398,24 +398,24 @@ def test_what_a_sync_alone_understands_is_refused_of_an_export(dev: Dev) -> None
 def test_drift_is_compared_when_it_is_asked_for_and_never_by_a_materialization(dev: Dev) -> None:
     """The Checks tab and the job compare; Materialize repeats the verdict, and asks Batch for nothing."""
     dev.simulator.reset()
-    assert dev.finished(dev.launch("customers", resend=True)) == "SUCCESS"
+    assert dev.finished(dev.launch("members")) == "SUCCESS"
     assert not dev.simulator.exports()
     for number in range(3):
-        dev.simulator.alter(f"customers{number}", {"plan": "iron"})
-    compared = dev.check("customers", "drift")
+        dev.simulator.alter(f"members{number}", {"plan": "iron"})
+    compared = dev.check("members", "drift")
     assert dev.finished(compared) == "SUCCESS"
     passed, found = dev.verdicts(compared)["drift"]
     assert (passed, found["checked"], found["differing"], found["missing"], found["healed"]) == (True, 50, 3, 0, 3)
     assert not dev.events(compared, "MaterializationEvent")
 
-    mended = dev.launch("customers")
+    mended = dev.launch("members")
     assert dev.finished(mended) == "SUCCESS"
     verdicts = dev.verdicts(mended)
     assert verdicts.keys() == {"delivery", "rejected_share", "guard", "drift"}
     assert verdicts["drift"] == (True, {**found, "repeated": True})
     assert len(dev.simulator.exports()) == 1
 
-    again = dev.scheduled("customers_reconcile_job")
+    again = dev.scheduled("members_reconcile_job")
     assert dev.finished(again) == "SUCCESS"
     assert [dev.verdicts(again)["drift"][1][name] for name in ("checked", "differing", "healed")] == [50, 0, 0]
     assert len(dev.simulator.exports()) == 2
