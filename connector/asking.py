@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -15,13 +15,21 @@ from connector.outcome import TOO_MANY, Answer, Verdict, classify
 from connector.state import rate
 from connector.state.database import State
 
-PAUSE_FIRST, PAUSE_MAX = 0.5, 30.0
-"""Seconds between two attempts."""
+PAUSE_FIRST, PAUSE_MAX, PAUSE_GROWTH = 0.5, 30.0, 1.6
+"""Seconds between two attempts, and between two looks."""
 
 _OTHER = "other"
 """The rate of all endpoints but the two of updates: calls a second."""
 
 T = TypeVar("T")
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to wait, each time longer, without end."""
+    pause = PAUSE_FIRST
+    while True:
+        yield pause
+        pause = min(pause * PAUSE_GROWTH, PAUSE_MAX)
 
 
 @dataclass(slots=True)
@@ -138,7 +146,7 @@ class _Patience:
     """Pauses that grow, until one too many."""
 
     until: float
-    pause: float = PAUSE_FIRST
+    pauses: Iterator[float] = field(default_factory=pauses)
 
     async def spend(self, why: str, seconds: float | None = None) -> None:
         """Wait.
@@ -146,11 +154,10 @@ class _Patience:
         Raises:
             PendingError: The outage lasts too long.
         """
-        pause = self.pause if seconds is None else seconds
+        pause = next(self.pauses) if seconds is None else seconds
         if time.monotonic() + pause > self.until:
             raise PendingError(
                 f"Batch did not answer for delivery.give_up_after; the last time: {why}",
                 remedy="the next run goes on with this export",
             )
         await asyncio.sleep(pause)
-        self.pause = min(self.pause * 2, PAUSE_MAX)

@@ -18,8 +18,6 @@ from connector.state.snapshots import AT, DELETED, Snapshot
 SUSPECTS = 200_000
 """Rows whose hashes are looked up in one go."""
 
-SAMPLE = 10
-
 _HELD = "held:"
 """Prefix of the column with what a line says of an attribute."""
 
@@ -64,14 +62,12 @@ class Drift:
             the snapshot.
         by_attribute: Profiles that Batch has with another value, by attribute name.
         unknown: Custom IDs at Batch that the snapshot does not have.
-        strangers: Some of them.
     """
 
     checked: int
     rows: pl.DataFrame
     by_attribute: dict[str, int]
     unknown: int
-    strangers: list[str]
 
     @property
     def missing(self) -> pl.DataFrame:
@@ -146,7 +142,6 @@ class _Tally:
     seen: npt.NDArray[np.bool_]
     recent: int = 0
     unknown: int = 0
-    strangers: list[str] = field(default_factory=list)
     found: list[pl.DataFrame] = field(default_factory=list)
     suspects: list[pl.DataFrame] = field(default_factory=list)
 
@@ -156,9 +151,7 @@ class _Tally:
         slots = self.index.slots(hashes[KEY_HASH].to_numpy())
         known = slots >= 0
         self.seen[slots[known]] = True
-        strangers = held.filter(pl.Series(~known))[KEY]
-        self.unknown += len(strangers)
-        self.strangers += strangers.head(SAMPLE - len(self.strangers)).to_list()
+        self.unknown += int((~known).sum())
         places = np.flatnonzero(known)
         other = places[self.index.row_hashes[slots[places]] != hashes[ROW_HASH].to_numpy()[places]]
         self.suspects.append(hashes.with_columns(held[KEY], pl.Series("#slot", slots))[other])
@@ -188,7 +181,7 @@ class _Tally:
         differing = rows.filter(pl.col(DIFFERS) != _LOST)[DIFFERS]
         names = enumerate(self.delivered.names)
         by_attribute = {name: int(((differing // (1 << bit)) % 2).sum()) for bit, name in names}
-        return Drift(len(self.index) - self.recent, rows, by_attribute, self.unknown, self.strangers)
+        return Drift(len(self.index) - self.recent, rows, by_attribute, self.unknown)
 
     def _stored(self, slots: npt.NDArray[np.int64]) -> pl.DataFrame:
         stored = self.delivered.snapshot.rows(self.index.positions[slots], self.delivered.names, at=True)

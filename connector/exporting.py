@@ -15,7 +15,7 @@ from connector.api import exports as api
 from connector.api import files as remote
 from connector.api._http import Access, NoAnswerError, connect
 from connector.api.exports import Export, ExportFile
-from connector.asking import Asker, Calls
+from connector.asking import Asker, Calls, pauses
 from connector.config import ProjectSettings
 from connector.errors import ExportError, PendingError
 from connector.export_requests import is_ours
@@ -29,9 +29,6 @@ from connector.task import Progress
 
 DEADLINE = 6 * 3600.0
 """Seconds after which a run no longer waits for an export; the next one looks at it again."""
-
-POLL_FIRST, POLL_MAX, POLL_GROWTH = 0.5, 30.0, 1.6
-"""Seconds between two looks at an export."""
 
 FILE_BYTES_MAX = 1_000_000_000
 """Documented are 100 MB a file."""
@@ -134,7 +131,7 @@ class _Talk:
         known = exports.ours(self._state)
         patience = 2 * self.errand.settings.delivery.timeout.total_seconds()
         until = time.monotonic() + min(max(asked.asked_at + patience - time.time(), 0.0), patience)
-        pause = POLL_FIRST
+        pause = pauses()
         while True:
             for export in await self._listed():
                 if is_ours(export, asked.request, asked.asked_at, known):
@@ -142,8 +139,7 @@ class _Talk:
             if time.monotonic() >= until:
                 return None
             self._keep_lease()
-            await asyncio.sleep(min(pause, max(until - time.monotonic(), 0.0)))
-            pause = min(pause * POLL_GROWTH, POLL_MAX)
+            await asyncio.sleep(min(next(pause), max(until - time.monotonic(), 0.0)))
 
     async def _listed(self) -> list[Export]:
         """Every export that Batch remembers; what order they come in is not documented."""
@@ -164,7 +160,7 @@ class _Talk:
             ExportError: Batch could not make it.
             PendingError: It is not made within DEADLINE of the request.
         """
-        export_id, pause = asked.export_id or "", POLL_FIRST
+        export_id, pause = asked.export_id or "", pauses()
         while True:
             export = await self.asker.got(lambda: api.view(self.asker.client, export_id), api.OK, api.viewed)
             self.errand.progress(f"export {export.status.lower()[:20]}", 0, None)
@@ -179,8 +175,7 @@ class _Talk:
                     remedy="the next run looks again; a day after it was asked for, a new one is",
                 )
             self._keep_lease()
-            await asyncio.sleep(pause)
-            pause = min(pause * POLL_GROWTH, POLL_MAX)
+            await asyncio.sleep(next(pause))
 
     async def _downloaded(self, asked: Asked, file: ExportFile, place: str) -> tuple[Asked, Path]:
         """A file, here and as Batch keeps it; one that is here already is not fetched again."""
@@ -202,7 +197,7 @@ class _Talk:
     async def _fetched(self, file: ExportFile, path: Path) -> None:
         if file.size > FILE_BYTES_MAX:
             raise ExportError(f"a file of the export has {file.size:,} bytes, at most {FILE_BYTES_MAX:,} are read")
-        piece, idle = remote.Piece(), 0
+        piece, idle, pause = remote.Piece(), 0, pauses()
         while True:
             url = await self.asker.got(lambda: api.link(self.asker.client, file.id), api.REDIRECT, _location)
             before = piece
@@ -216,14 +211,16 @@ class _Talk:
                 why = "its link was no longer good"
             except NoAnswerError as error:
                 why = f"no usable answer: {error}"
-            idle = idle + 1 if piece.size <= before.size else 0
+            idle += 1
+            if piece.size > before.size:
+                idle, pause = 0, pauses()
             if idle == ATTEMPTS:
                 raise PendingError(
                     f"a file of the export could not be fetched in {ATTEMPTS} attempts: {why}",
                     remedy="the next run goes on with this export",
                 )
             self._keep_lease()
-            await asyncio.sleep(min(POLL_FIRST * 2**idle, POLL_MAX))
+            await asyncio.sleep(next(pause))
 
     def _keep_lease(self) -> None:
         with self._state.write() as connection:

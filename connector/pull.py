@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import httpx
 import polars as pl
@@ -56,12 +57,12 @@ class Pull:
         exports.sweep(self.state)
         try:
             with named(self.task.sync):
-                columns, made = self._extracts()
-                asked = self._asked(made=made)
+                table = self._table()
+                asked = self._asked(table)
                 report = replace(report, since=asked.request.get("from"), until=asked.request.get("to"))
                 self._open(report)
                 brought = bring(errand, asked)
-                report, broken = self._landed(report, brought, columns, watch)
+                report, broken = self._landed(report, brought, table, watch)
                 end = "loaded"
         except ExportError as error:
             report, end = report.failed(error), "failed"
@@ -83,52 +84,40 @@ class Pull:
                 ended = killed({}, f"run {self.lease.run} goes on with its export")
                 runs.close_run(connection, self.lease, run.id, {**run.report, **ended})
 
-    def _extracts(self) -> tuple[list[Extract], bool]:
-        """The table's columns that lines fill, of which those that are there keep their type; whether there is a table.
+    def _table(self) -> "_Table":
+        """The table as it is, and the columns that lines fill: those that are there keep their type.
 
         Raises:
-            WarehouseError: The warehouse cannot be opened, or the table was not made by an export.
+            WarehouseError: The warehouse cannot be opened.
         """
         sync, project = self.task.sync, self.task.project
         with project.warehouse(sync).load_into(project.root, tags=self._tags) as loader:
             existing = loader.columns(sync.table)
         there = {column.name: column.type for column in existing or ()}
-        types = attribute_types(project, self.state, sync.attributes)
-        wanted = extracts(sync.export, sync.identifiers, types)
+        wanted = extracts(sync.export, sync.identifiers, attribute_types(project, self.state, sync.attributes))
         if sync.export == "attributes":
             wanted = [_kept(extract, there) for extract in wanted]
-        return wanted, existing is not None
+        return _Table(wanted, existing is not None)
 
-    def _asked(self, *, made: bool) -> Asked:
-        """The export that an earlier run left open, else a new one: noted, and not asked for yet.
-
-        Args:
-            made: Whether the table is there: where it was dropped, what had been loaded into it is gone.
-        """
+    def _asked(self, table: "_Table") -> Asked:
+        """The export that an earlier run left open, else a new one: noted, and not asked for yet."""
         sync, options, now = self.task.sync, self.task.options, datetime.fromtimestamp(time.time(), UTC)
         scoped = scope(sync)
-        left = exports.open_export(self.state, sync.name)
-        last = exports.last_loaded(self.state, sync.name, scoped) if made else None
-        follows = made or exports.last_loaded(self.state, sync.name, scoped) is None
-        if left and follows and not options.full and self._goes_on(left, scoped, now):
-            return left
-        begun = last.request.get("to") if last else None
+        left, last = exports.open_export(self.state, sync.name), exports.last_loaded(self.state, sync.name, scoped)
+        if last and not table.made and sync.export != "attributes":  # it was dropped, and all that had been loaded
+            left_off, begun = None, None
+        else:
+            left_off, begun = left, last.request.get("to") if last else None
+        if left_off and not options.full and self._goes_on(left_off, scoped, now):
+            return left_off
         body = request(sync, next_window(sync, begun, now, options.window, full=options.full))
-        with self.state.write() as connection:
-            self.lease.check(connection)
-            if left:
-                exports.close(connection, sync.name, left.number, "failed")
-            # A window of the operator's own says nothing about what lies before it.
-            kept = scoped if not options.window else ""
-            asked = exports.intend(connection, sync.name, body, kept, now.timestamp())
-        if left:
-            exports.discard(self.state, left)
-        return asked
+        # A window of the operator's own says nothing about what lies before it.
+        return exports.ask_anew(self.state, self.lease, left, body, "" if options.window else scoped)
 
     def _goes_on(self, left: Asked, scoped: str, now: datetime) -> bool:
         """Whether an export that was left open is what is asked for now."""
         sync, window = self.task.sync, self.task.options.window
-        if exports.is_stale(left, now.timestamp()):
+        if left.is_stale:
             return False
         if sync.export == "attributes":
             return left.request == request(sync, None)
@@ -141,14 +130,15 @@ class Pull:
             runs.open_run(connection, self.lease, runs.Opened(self.lease.run, "", {}, "", report.to_dict()), [])
 
     def _landed(
-        self, report: ExportReport, brought: Brought, columns: Sequence[Extract], watch: "_Watch"
+        self, report: ExportReport, brought: Brought, table: "_Table", watch: "_Watch"
     ) -> tuple[ExportReport, list[Broken]]:
         """The export in its table, and the lines that are not."""
         export_id = brought.asked.export_id or ""
-        terms = _terms(self.task.sync, columns, export_id)
+        terms = _terms(self.task.sync, table.extracts, export_id)
         with watch("parse"):
             parsed = parse(brought.files, terms, self.progress)
-        self._require_rows(parsed)
+        if table.made and not parsed.rows:
+            self._require_empty()
         self.progress("load", 0, parsed.rows)
         with watch("load"):
             loaded = self._loaded(parsed, terms, export_id)
@@ -184,14 +174,10 @@ class Pull:
         finally:
             discard(self.state, self.lease.run)
 
-    def _require_rows(self, parsed: Parsed) -> None:
+    def _require_empty(self) -> None:
         """An export without rows must not empty a table that has some."""
         sync, project = self.task.sync, self.task.project
-        if parsed.rows or sync.export != "attributes" or sync.write != "replace" or sync.allow_empty:
-            return
-        with project.warehouse(sync).load_into(project.root, tags=self._tags) as loader:
-            made = loader.columns(sync.table) is not None
-        if not made:
+        if sync.export != "attributes" or sync.write != "replace" or sync.allow_empty:
             return
         with project.warehouse(sync).open(project.root, tags=self._tags) as reader:
             filled = any(frame.height for frame in reader.read(Relation(table=sync.table), ["export_id"]))
@@ -221,6 +207,13 @@ class Pull:
     @property
     def _tags(self) -> dict[str, str]:
         return {"sync": self.lease.sync, "run": self.lease.run}
+
+
+class _Table(NamedTuple):
+    """Where the rows land: the columns that lines fill, and whether it is there."""
+
+    extracts: list[Extract]
+    made: bool
 
 
 @dataclass(slots=True)

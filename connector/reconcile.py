@@ -34,6 +34,9 @@ from connector.task import Progress, named, silent
 PATIENCE_SECONDS, POLL_SECONDS = 600.0, 0.5
 """How long a run of the sync is waited for, and how often it is looked at."""
 
+SAMPLE = 10
+"""Keys that a report names."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -149,15 +152,9 @@ class _Reconciliation:
         """The export that an earlier reconciliation left open, else a new one."""
         body = attributes_request(names, ["custom_id"])
         left = exports.open_export(self.state, self.lease.sync)
-        if left and left.request == body and not exports.is_stale(left, time.time()):
+        if left and left.request == body and not left.is_stale:
             return left
-        with self.state.write() as connection:
-            self.lease.check(connection)
-            if left:
-                exports.close(connection, self.lease.sync, left.number, "failed")
-            asked = exports.intend(connection, self.lease.sync, body, "", time.time())
-        if left:
-            exports.discard(self.state, left)
+        asked = exports.ask_anew(self.state, self.lease, left, body, "")
         # Deliveries are known by their second: those of this one could not be told from later ones.
         time.sleep(1.0 - time.time() % 1.0)
         return asked
@@ -183,7 +180,7 @@ class _Reconciliation:
             differing=found.differing.height,
             unknown=found.unknown,
             by_attribute={name: rows for name, rows in found.by_attribute.items() if rows},
-            sample=tuple(found.rows[KEY].head(drift.SAMPLE)),
+            sample=tuple(found.rows[KEY].head(SAMPLE)),
         )
         mended = drift.doubtful(found.rows, delivered.names, () if self.sync.consent.owner == "warehouse" else CONSENT)
         if self.healing.heal and mended.height:

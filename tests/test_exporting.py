@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from connector.api.exports import Export, ExportFile
+from connector.asking import PAUSE_MAX
 from connector.errors import ExportError
-from connector.exporting import DEADLINE, POLL_MAX, _whole
+from connector.exporting import DEADLINE, _whole
 from connector.simulator import Rate
 from tests.world import World, timeless
 
@@ -77,7 +78,7 @@ def test_pauses_grow_and_end(world: World) -> None:
     start = time.time()
     report = world.pull()
     assert report.outcome == "green"
-    assert 3600 <= time.time() - start <= 3600 + POLL_MAX + 1
+    assert 3600 <= time.time() - start <= 3600 + PAUSE_MAX + 1
     assert report.requests < 150
     assert report.seconds.wait >= 3600
     assert DEADLINE > 3600

@@ -43,6 +43,11 @@ class Asked(NamedTuple):
     export_id: str | None
     files: dict[str, list[str]] | None
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether it was asked for so long ago that it is asked for anew."""
+        return time.time() - self.asked_at >= STALE_SECONDS
+
     def folder(self, state: State) -> Path:
         """Where its files lie as long as it is open."""
         return state.folder / "outbox" / f"#export-{self.number}"
@@ -66,10 +71,17 @@ def ours(state: State) -> set[str]:
         return set(connection.execute(sa.select(EXPORTS.c.export_id).where(EXPORTS.c.export_id.is_not(None))).scalars())
 
 
-def intend(connection: sa.Connection, sync: str, request: dict[str, Any], scope: str, now: float) -> Asked:
-    """Note an export that Batch is about to be asked for."""
-    values = {"sync": sync, "state": "intended", "request": request, "scope": scope, "asked_at": now}
-    inserted = connection.execute(sa.insert(EXPORTS).values(values)).inserted_primary_key
+def ask_anew(state: State, lease: Lease, left: Asked | None, request: dict[str, Any], scope: str) -> Asked:
+    """A new export, noted before Batch is asked for it, in place of the one that was left open."""
+    now = time.time()
+    values = {"sync": lease.sync, "state": "intended", "request": request, "scope": scope, "asked_at": now}
+    with state.write() as connection:
+        lease.check(connection)
+        if left:
+            close(connection, lease.sync, left.number, "failed")
+        inserted = connection.execute(sa.insert(EXPORTS).values(values)).inserted_primary_key
+    if left:
+        discard(state, left)
     return Asked(int(inserted[0]) if inserted else 0, "intended", request, scope, now, None, None)
 
 
@@ -99,18 +111,12 @@ def discard(state: State, asked: Asked) -> None:
         shutil.rmtree(asked.folder(state), ignore_errors=True)
 
 
-def is_stale(asked: Asked, now: float) -> bool:
-    """Whether an export that is not over was asked for so long ago that it is asked for anew."""
-    return now - asked.asked_at >= STALE_SECONDS
-
-
 def sweep(state: State) -> None:
     """Remove the files of exports that are over, stale or unknown, whosever they were: they hold lines in clear.
 
     An export that goes on all the same fetches them again.
     """
-    fresh = _found(state, EXPORTS.c.state.in_(_OPEN) & (EXPORTS.c.asked_at > time.time() - STALE_SECONDS))
-    kept = {asked.folder(state) for asked in fresh}
+    kept = {asked.folder(state) for asked in _found(state, EXPORTS.c.state.in_(_OPEN)) if not asked.is_stale}
     for folder in (state.folder / "outbox").glob("#export-*"):
         if folder not in kept:
             shutil.rmtree(folder, ignore_errors=True)

@@ -81,7 +81,9 @@ class BigQueryLoader:
                 self._jobs.rows(self._jobs.started(f"ALTER TABLE {_name(target)} {added}"))
             self._create(staging)
             try:
-                loading.require_all(load, sum(self._jobs.appended(file, staging) for file in load.files))
+                loading.require_rows(
+                    load.table, load.files, sum(self._jobs.appended(file, staging) for file in load.files)
+                )
                 return self._move(load, _name(target), _name(staging.reference))
             finally:
                 with suppress(*FAILURES):  # it expires

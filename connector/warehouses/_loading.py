@@ -87,26 +87,12 @@ def staged(load: Load) -> list[TargetColumn]:
     return [*columns, TargetColumn(POSITION, "integer")]
 
 
-def rows_of(load: Load) -> int:
-    """The rows in the files, which all have to arrive."""
-    return _rows_in(load.files)
-
-
 def _rows_in(files: Sequence[Path]) -> int:
     return int(pl.scan_parquet(list(files), glob=False).select(pl.len()).collect().item()) if files else 0
 
 
-def require_all(load: Load, came: int) -> None:
-    """Refuse to go on with fewer rows than the files have.
-
-    Raises:
-        WarehouseError: Some are missing, or came twice.
-    """
-    require_rows(load.table, load.files, came)
-
-
 def require_rows(table: str, files: Sequence[Path], came: int) -> None:
-    """The same of files that belong into a table.
+    """Refuse to go on with fewer rows than the files of a table have.
 
     Raises:
         WarehouseError: Some are missing, or came twice.

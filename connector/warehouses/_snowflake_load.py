@@ -128,7 +128,7 @@ class SnowflakeLoader:
                 f"COPY INTO {staging} FROM @{staging} FILE_FORMAT=(TYPE=PARQUET USE_LOGICAL_TYPE=TRUE)"
                 " MATCH_BY_COLUMN_NAME=CASE_INSENSITIVE ON_ERROR=ABORT_STATEMENT"
             )
-        loading.require_all(load, _number(cursor, f"SELECT COUNT(*) FROM {staging}"))  # noqa: S608
+        loading.require_rows(load.table, load.files, _number(cursor, f"SELECT COUNT(*) FROM {staging}"))  # noqa: S608
 
     def _move(self, cursor: Any, load: Load, staging: str) -> Loaded:  # noqa: ANN401
         change = loading.statements(load, _name(parts(load.table)), staging, _DIALECT)

@@ -189,7 +189,6 @@ class BigQuery(WarehouseSettings):
         spill: Path | None = None,  # noqa: ARG002
         tags: Mapping[str, str] | None = None,
         write: bool = True,
-        patience: float = PATIENCE,
     ) -> "Iterator[BigQueryDiffer]":
         """Find the credentials, to compare.
 
@@ -199,14 +198,13 @@ class BigQuery(WarehouseSettings):
             spill: Not used.
             tags: As for `open`.
             write: Whether what is made is to stay longer than a day.
-            patience: As for `open`.
 
         Raises:
             WarehouseError: There are no credentials, or their file cannot be used.
         """
         from connector.warehouses import _bigquery, _bigquery_client, _bigquery_diff  # noqa: PLC0415
 
-        with _bigquery_client.connected(self, root, patience) as clients:
+        with _bigquery_client.connected(self, root, PATIENCE) as clients:
             reader = _bigquery.BigQueryReader(self, clients, tags or {})
             try:
                 yield _bigquery_diff.BigQueryDiffer(self, clients, reader, tags or {}, write=write)

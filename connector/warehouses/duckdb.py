@@ -104,7 +104,6 @@ class DuckDB(WarehouseSettings):
         spill: Path | None = None,
         tags: Mapping[str, str] | None = None,  # noqa: ARG002
         write: bool = True,
-        patience: float = DIFF_PATIENCE,
     ) -> "Iterator[DuckDBDiffer]":
         """Connect, to compare; to write means that nobody else can read or write the file until the context ends.
 
@@ -114,7 +113,6 @@ class DuckDB(WarehouseSettings):
             spill: As for `open`.
             tags: Not used.
             write: Whether what is made is to stay.
-            patience: Seconds to wait for a file that is locked.
 
         Raises:
             WarehouseError: There is no such file, it cannot be opened so, or it is still locked.
@@ -122,7 +120,7 @@ class DuckDB(WarehouseSettings):
         from connector.warehouses import _duckdb, _duckdb_diff, _duckdb_load  # noqa: PLC0415
 
         path = _duckdb_load.writable_path(root, self.path)
-        connection = _duckdb.connect(path, patience, write=write)
+        connection = _duckdb.connect(path, DIFF_PATIENCE, write=write)
         try:
             for setting in _duckdb.session_settings(root, memory):
                 connection.execute(setting)

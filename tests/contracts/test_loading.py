@@ -11,7 +11,7 @@ import pytest
 
 from connector.errors import WarehouseError
 from connector.warehouses._base import POSITION, ColumnType, Load, Loaded, Loader, Relation, TargetColumn
-from connector.warehouses._loading import require_all
+from connector.warehouses._loading import require_rows
 from tests.contracts.test_warehouses import WAREHOUSES, Bench
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, UTC)
@@ -271,9 +271,9 @@ def test_a_longer_export_arrives_whole(project: Project) -> None:
 def test_rows_that_do_not_arrive_end_the_load(project: Project) -> None:
     """A part of an export is never taken for all of it."""
     load = Load(TABLE, COLUMNS, [project.profiles([("a", "free"), ("b", "pro")])], "replace", "e1", "custom_id")
-    require_all(load, 2)
+    require_rows(load.table, load.files, 2)
     with pytest.raises(WarehouseError, match="1 of 2 rows came; run again"):
-        require_all(load, 1)
+        require_rows(load.table, load.files, 1)
 
 
 def test_an_export_id_is_never_sql(loader: Loader) -> None:
