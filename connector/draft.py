@@ -29,7 +29,7 @@ from connector.state.database import State
 from connector.state.snapshots import Snapshot
 from connector.task import Progress, Task, named, tags, told
 from connector.valued import Terms, types_of
-from connector.warehouses._base import Reader, WarehouseSettings
+from connector.warehouses._base import Changes, Reader, WarehouseSettings
 from connector.warehouses._differ import Comparison
 
 
@@ -234,6 +234,7 @@ def _opted_out(source: _Source) -> opt_outs.OptOuts:
 def _compared(source: _Source, corner: Corner, job: Job, reading: Reading, terms: Terms) -> _Read:
     """The same, where the warehouse compares."""
     found = set[str]()
+    assert not isinstance(reading.window, Changes)  # noqa: S101 - a project that asks for both is refused
     comparison = Comparison(
         terms.sync.source.relation,
         terms.mapping.key_column,

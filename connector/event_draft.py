@@ -22,13 +22,14 @@ from connector.event_planning import AGE_MAX, ALONE, FUTURE, HELD, IN_DOUBT, Eve
 from connector.hashing import HI, LO
 from connector.mapping import KEY
 from connector.payload import Chunk
+from connector.reading import since_then
 from connector.report import Report, Seconds
 from connector.state import runs
 from connector.state.database import State
 from connector.state.ids import Ids, ordered
 from connector.state.ledger import Ledger
 from connector.task import Progress, Task, named, tags, told
-from connector.warehouses._base import Keys, Reader, Window
+from connector.warehouses._base import Changes, Keys, Reader, Window
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class EventReading:
 
     full: bool
     until: datetime
-    rows: Window | Keys | None
+    rows: Window | Changes | Keys | None
     again: pl.DataFrame
     asked: bool = False
     keys: tuple[str, ...] = ()
@@ -252,9 +253,8 @@ def _how_to_read(
     whole = options.full or options.resend or again.height > AGAIN_MAX
     if not cursor or not last or last["scope"] != scope or whole:
         return EventReading(full=True, until=until, rows=None, again=nothing, scope=scope)
-    since = datetime.fromisoformat(last["value"]).astimezone(UTC) - cursor.overlap
-    window = Window(cursor.column, since, until, sync.source.timezone)
-    return EventReading(full=False, until=until, rows=window, again=again, scope=scope)
+    new = since_then(sync, last["value"], until, key=None)
+    return EventReading(full=new is None, until=until, rows=new, again=again if new else nothing, scope=scope)
 
 
 def _refused(listed: pl.DataFrame, retry_held: bool) -> pl.DataFrame:  # noqa: FBT001 - the operator's word
@@ -306,7 +306,8 @@ def _asked_for(task: Task[EventSync], reading: EventReading) -> pl.Expr:
 def _scope(sync: EventSync) -> str:
     """16 hexadecimal digits that change with whatever decides which rows are read."""
     parts = sync.model_dump(mode="json", include={"warehouse", "source"})
-    return _digest([parts, sync.source.relation, sync.cursor.column if sync.cursor else None])
+    cursor = (sync.cursor.column or sync.cursor.feed) if sync.cursor else None
+    return _digest([parts, sync.source.relation, cursor])
 
 
 def _recipe(sync: EventSync, mapping: EventMapping) -> str:

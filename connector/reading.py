@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from connector.config import ProfileSync
+from connector.config import Outbound, ProfileSync
 from connector.mapping import KEY, Mapping, keys
 from connector.state.snapshots import Snapshot
 from connector.task import Task
 from connector.valued import types_of
-from connector.warehouses._base import Keys, Latest, Reader, Window
+from connector.warehouses._base import Changes, Keys, Latest, Reader, Window
 
 _DECIDING = {"warehouse", "source", "key", "attributes", "dedupe", "respect_opt_out"}
 """What of a sync decides which rows are read and what becomes of them."""
@@ -35,7 +35,7 @@ class Reading:
 
     full: bool
     until: datetime
-    window: Window | None = None
+    window: Window | Changes | None = None
     keys: tuple[str, ...] = ()
     asked: bool = False
     scope: str = ""
@@ -55,9 +55,25 @@ def how_to_read(
     stale = read_at is None or time.time() - read_at >= sync.full_read_every.total_seconds()
     if options.full or options.resend or stale or not cursor or not last or last["scope"] != scope:
         return Reading(full=True, until=until, scope=scope)
-    since = datetime.fromisoformat(last["value"]).astimezone(UTC) - cursor.overlap
-    window = Window(cursor.column, since, until, sync.source.timezone)
-    return Reading(full=False, until=until, window=window, keys=again, scope=scope)
+    window = since_then(sync, last["value"], until, key=mapping.key_column)
+    return Reading(full=window is None, until=until, window=window, keys=again if window else (), scope=scope)
+
+
+def since_then(sync: Outbound, last: str, until: datetime, *, key: str | None) -> Window | Changes | None:
+    """What is new by the cursor; None where a feed does not reach back so far.
+
+    Args:
+        sync: Has a cursor.
+        last: Where the last read ended, ISO 8601.
+        until: Where this one is to end.
+        key: With a feed: the column whose rows are looked up; None for rows that are only ever added.
+    """
+    cursor = sync.cursor
+    assert cursor  # noqa: S101 - of those that have none, all is read
+    since = datetime.fromisoformat(last).astimezone(UTC) - cursor.overlap
+    if cursor.column:
+        return Window(cursor.column, since, until, sync.source.timezone)
+    return Changes(key, since, until) if until + cursor.lag - since < cursor.reach else None
 
 
 def keys_again(due: pl.DataFrame, rejects: pl.DataFrame) -> tuple[str, ...]:
@@ -85,7 +101,7 @@ def batches_of(
 
 def latest_of(task: Task[ProfileSync], mapping: Mapping) -> Latest | None:
     """How the newest row of a key is told, where the sync asks for it."""
-    if task.sync.cursor and task.sync.dedupe == "latest":
+    if task.sync.cursor and task.sync.cursor.column and task.sync.dedupe == "latest":
         return Latest(mapping.key_column, task.sync.cursor.column)
     return None
 
@@ -93,6 +109,6 @@ def latest_of(task: Task[ProfileSync], mapping: Mapping) -> Latest | None:
 def _scope(sync: ProfileSync, mapping: Mapping) -> str:
     """16 hexadecimal digits that change with whatever decides which rows are read and what becomes of them."""
     parts = sync.model_dump(mode="json", include=_DECIDING)
-    cursor = sync.cursor.column if sync.cursor else None
+    cursor = (sync.cursor.column or sync.cursor.feed) if sync.cursor else None
     text = json.dumps([parts, sync.source.relation, cursor, types_of(mapping)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,12 +1,13 @@
 """The YAML of a project: its models, and how it is found and read."""
 
 from connector._model import is_loopback
+from connector.config._across import PROJECT_FILE
 from connector.config._dagster import DagsterSettings, Schedule
 from connector.config._events import EventSync, NameColumn, Partitions
 from connector.config._exports import LOOKBACK, ExportSync
 from connector.config._kinds import Outbound, Sync
 from connector.config._profiles import Guard, ProfileSync, Reconcile
-from connector.config._project import PROJECT_FILE, PROJECT_VARIABLE, Project, find_project, load_project
+from connector.config._project import PROJECT_VARIABLE, Project, find_project, load_project
 from connector.config._schema import project_schema, sync_schema
 from connector.config._settings import Alerts, BatchSettings, DeliverySettings, ProjectSettings
 from connector.config._source import Cursor, Source

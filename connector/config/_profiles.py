@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from connector._model import Model, Share
 from connector.config._dagster import ScheduleOrCron
 from connector.config._scalars import AttributeName, PositiveDuration, Text, short_form
+from connector.config._source import Cursor
 from connector.config._sync import OutboundBase, check_types
 from connector.mapping import ATTRIBUTES_MAX, AttributeMapping
 from connector.rules import NATIVE_TYPES
@@ -86,8 +87,9 @@ class ProfileSync(OutboundBase):
     @field_validator("dedupe")
     @classmethod
     def _latest_needs_cursor(cls, value: str, info: ValidationInfo) -> str:
-        if value == "latest" and info.data.get("cursor", ...) is None:
-            raise ValueError("'latest' needs a cursor to order the rows; add a cursor, or use reject or error")
+        cursor = info.data.get("cursor", ...)
+        if value == "latest" and (cursor is None or (isinstance(cursor, Cursor) and cursor.feed)):
+            raise ValueError("'latest' needs a cursor's column to order the rows; add one, or use reject or error")
         return value
 
     @field_validator("reconcile")

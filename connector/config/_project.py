@@ -6,19 +6,17 @@ from pathlib import Path
 
 import connector
 from connector.api._http import Access
+from connector.config import _across as across
+from connector.config._across import PROJECT_FILE
 from connector.config._document import Document
-from connector.config._exports import ExportSync
 from connector.config._kinds import SYNC_MODELS, Sync, SyncKind
 from connector.config._problems import parsed
-from connector.config._profiles import ProfileSync
 from connector.config._settings import ProjectSettings
 from connector.config._wording import listing, quoted, suggestion
 from connector.config._yaml import read_document
 from connector.errors import ConfigError, Problem, UsageError
-from connector.rules import CONSENT
 from connector.warehouses import Warehouse
 
-PROJECT_FILE = "connector.yaml"
 SYNC_FOLDER = "syncs"
 PROJECT_VARIABLE = "CONNECTOR_PROJECT"
 """The environment variable that names the project folder."""
@@ -121,13 +119,15 @@ def load_project(root: Path) -> Project:
     for document in documents:
         stem = Path(document.file).stem
         sync = _sync(document, root, stem)
-        _check_warehouse(document, main)
-        _check_name(document, names, sync.name if sync else document.at(("name",)) or stem)
+        across.check_warehouse(document, main)
+        across.check_name(document, names, sync.name if sync else document.at(("name",)) or stem)
         if sync and sync.name not in syncs:
-            _check_claims(document, claims, sync)
+            across.check_claims(document, claims, sync)
             syncs[sync.name] = sync
     for document in documents:
-        _check_opt_outs(document, syncs)
+        if sync := syncs.get(str(document.at(("name",)) or Path(document.file).stem)):
+            across.check_opt_outs(document, sync, syncs)
+            across.check_feed(document, sync, settings)
     problems = [problem for document in (main, *documents) for problem in document.problems]
     if problems or settings is None:
         raise _config_error(problems)
@@ -178,66 +178,6 @@ def _refused(file: str, message: str) -> Document:
     document = Document(file, unknown={()})
     document.refuse(document.place(()), message)
     return document
-
-
-def _check_name(document: Document, names: dict[str, str], name: object) -> None:
-    """No two files hold a sync of one name; `names` says which file has which."""
-    if () in document.unknown or not isinstance(name, str):
-        return
-    other = names.setdefault(name, document.file)
-    if other != document.file:
-        message = f"name: {other} already holds the sync {quoted(name)}; give one of them another name"
-        document.refuse(document.place(("name",)), message)
-
-
-def _check_claims(document: Document, claims: dict[str, str], sync: Sync) -> None:
-    """No two files are one asset or one job in Dagster; `claims` says which file has which."""
-    for claim, key in _claims(sync).items():
-        other = claims.setdefault(claim, document.file)
-        if other != document.file:
-            said = f"{key}: this would be {claim} of Dagster, which {other} is already"
-            remedy = "give one of them another name" + " or table" * claim.startswith("the asset")
-            message = f"{said}; {remedy}"
-            document.refuse(document.place((key,)), message)
-
-
-def _claims(sync: Sync) -> dict[str, str]:
-    """What the sync is called in Dagster, and the key of its file that says so."""
-    if isinstance(sync, ExportSync):
-        table = "/".join(sync.table.lower().split(".")[-2:])  # two that differ in case are one table
-        return {f"the asset {table}": "table", f"the job {sync.name}_job": "name"}
-    found = {f"the asset batch/{sync.name}": "name", f"the job {sync.name}_job": "name"}
-    if isinstance(sync, ProfileSync) and sync.reconcile:
-        found[f"the job {sync.name}_reconcile_job"] = "name"
-    return found
-
-
-def _check_opt_outs(document: Document, syncs: dict[str, Sync]) -> None:
-    """Who respects opt-outs sends consent, and an export tells of each that is sent."""
-    sync = syncs.get(str(document.at(("name",)) or Path(document.file).stem))
-    if not isinstance(sync, ProfileSync) or not sync.respect_opt_out or document.problems:
-        return
-    exports = [export for export in syncs.values() if isinstance(export, ExportSync)]
-    sent = [name for name in CONSENT if sync.attributes is None or name in sync.attributes]
-    untold = [name for name in sent if not any(export.tells_of(name) for export in exports)]
-    if not sent:
-        said = f"the sync sends neither {listing(CONSENT, 'nor')}; remove it"
-    elif untold and (sync.attributes is not None or untold == sent):
-        said = f"no sync of kind export tells of {listing(untold, 'and')}; add one of reachability"
-    else:
-        return
-    document.refuse(document.place(("respect_opt_out",)), f"respect_opt_out: {said}")
-
-
-def _check_warehouse(document: Document, main: Document) -> None:
-    """The sync's warehouse is one of the project's; said even where the rest of either file is wrong."""
-    known, name = main.at(("warehouses",)), document.at(("warehouse",))
-    if ("warehouses",) in main.unknown or not isinstance(known, dict) or not isinstance(name, str):
-        return
-    if known and name and name not in known:
-        near = suggestion(name, known) or ";"
-        message = f"warehouse: {PROJECT_FILE} has no {quoted(name)}{near} it has {listing(known, 'and')}"
-        document.refuse(document.place(("warehouse",)), message)
 
 
 def _config_error(problems: list[Problem]) -> ConfigError:

@@ -2,12 +2,12 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
 from connector._model import MistakeError, Model
-from connector.config._scalars import BoundedDuration, Text, Zone, short_form
+from connector.config._scalars import BoundedDuration, PositiveDuration, Text, Zone, short_form
 from connector.config._yaml import LARGEST_FILE
 from connector.warehouses._base import Relation
 
@@ -62,11 +62,26 @@ def _query_text(path: Path) -> str:
 
 
 class Cursor(Model):
-    """A column that tells when a row last changed."""
+    """A column that tells when a row last changed, or the warehouse's own record of what was written."""
 
-    column: Text = Field(description="a timestamp or date column")
+    column: Text | None = Field(default=None, description="a timestamp or date column")
+    feed: Literal["changes"] | None = Field(
+        default=None, description="changes: in place of a column what Snowflake or BigQuery recorded as written"
+    )
     overlap: BoundedDuration = Field(default=timedelta(minutes=15), description="read again before the last run's end")
     lag: BoundedDuration = Field(default=timedelta(0), description="left for the next run: rows younger than this")
+    reach: PositiveDuration = Field(
+        default=timedelta(hours=23),
+        description="with a feed: after a longer pause the whole source is read; warehouses keep a day of it or more",
+    )
+
+    @model_validator(mode="after")
+    def _column_or_feed(self) -> Self:
+        if (self.column is None) == (self.feed is None):
+            raise MistakeError("needs exactly one of column or feed; keep one")
+        if self.column and "reach" in self.model_fields_set:
+            raise MistakeError("belongs to a feed; remove it", "reach")
+        return self
 
 
 CursorOrColumn = Annotated[

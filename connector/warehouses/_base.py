@@ -54,6 +54,19 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """Rows that were written in [since, until), both aware, by the warehouse's own record of it.
+
+    With a `key`: today's rows of every value of that column among what was written, removed or changed, however
+    often. Without one: the rows that were added, as they were then.
+    """
+
+    key: str | None
+    since: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Keys:
     """Rows whose key, written as text the way the mapping writes it, is among `values`."""
 
@@ -85,7 +98,7 @@ class Reader(Protocol):
         self,
         relation: Relation,
         columns: Sequence[str],
-        rows: Window | Keys | None = None,
+        rows: Window | Changes | Keys | None = None,
         *,
         latest: Latest | None = None,
     ) -> Iterator[pl.DataFrame]:
@@ -234,6 +247,7 @@ def _comes_twice(local: datetime) -> bool:
 __all__ = [
     "POSITION",
     "RECORD_BATCH_ROWS",
+    "Changes",
     "Column",
     "ColumnType",
     "Keys",

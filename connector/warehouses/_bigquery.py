@@ -17,7 +17,7 @@ from google.cloud.bigquery_storage_v1 import types as storage
 
 from connector.errors import WarehouseError
 from connector.warehouses import _bigquery_sql as sql
-from connector.warehouses._base import RECORD_BATCH_ROWS, Column, Keys, Latest, Relation, Window
+from connector.warehouses._base import RECORD_BATCH_ROWS, Changes, Column, Keys, Latest, Relation, Window
 from connector.warehouses._bigquery_client import Clients
 from connector.warehouses._bigquery_errors import FAILURES, translated
 from connector.warehouses._bigquery_jobs import FIRST_PAGE_ROWS, Jobs
@@ -67,7 +67,7 @@ class BigQueryReader:
         self,
         relation: Relation,
         columns: Sequence[str],
-        rows: Window | Keys | None = None,
+        rows: Window | Changes | Keys | None = None,
         *,
         latest: Latest | None = None,
     ) -> Iterator[pl.DataFrame]:
@@ -83,21 +83,25 @@ class BigQueryReader:
                     f"column '{field.name}' of {named(relation)} cannot be read as {field.type}",
                     remedy="cast it in a query, to text for instance",
                 )
-        selections = [sql.Selection()]
+        selections, source = [sql.Selection()], self.source(relation)
         if isinstance(rows, Window):
             selections = [sql.within(self.field(relation, rows.column), rows)]
+        elif isinstance(rows, Changes):
+            if rows.key:
+                selections = [sql.changed(self.field(relation, rows.key), source, rows)]
+            else:
+                source, selections = sql.added(source, rows)
         elif isinstance(rows, Keys):
             selections = sql.among(self.field(relation, rows.column), rows)
+        schema = pl.Schema({field.name: field.dtype for field in found})
         if latest:
             key, cursor = (self.field(relation, name) for name in latest)
             selections = [sql.newest(selection, key, cursor) for selection in selections]
-        return self._frames(relation, found, selections)
+        return self._frames(named(relation), sql.select(found, source), selections, schema)
 
     def _frames(
-        self, relation: Relation, fields: Sequence[sql.Field], selections: Sequence[sql.Selection]
+        self, what: str, text: str, selections: Sequence[sql.Selection], schema: pl.Schema
     ) -> Iterator[pl.DataFrame]:
-        what = named(relation)
-        text, schema = sql.select(fields, self.source(relation)), pl.Schema({each.name: each.dtype for each in fields})
         for selection in selections:
             with self._translated(what):
                 job, rows = self._result(what, text + selection.where, selection.parameters)

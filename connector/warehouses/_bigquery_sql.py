@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import polars as pl
 
 from connector.errors import WarehouseError
-from connector.warehouses._base import Keys, Window
+from connector.warehouses._base import Changes, Keys, Window
 
 KEY_BYTES = 5_000_000
 """Keys looked up by one statement, as JSON: many, for each statement is billed; a request has 10 MB at the most."""
@@ -217,6 +217,22 @@ def _slices(values: Iterable[str | int | float]) -> Iterator[list[str | int | fl
         slice_.append(value)
     if slice_:
         yield slice_
+
+
+def changed(field: Field, table: str, changes: Changes) -> Selection:
+    """Today's rows of the keys that were written then."""
+    key = quoted(field.name)
+    among = f"SELECT {key} FROM CHANGES(TABLE {table}, @since, @until)"  # noqa: S608 - names are quoted
+    return Selection(f" WHERE {_column(field.name)} IN ({among})", _bounds(changes))
+
+
+def added(table: str, changes: Changes) -> tuple[str, list[Selection]]:
+    """What stands after FROM for the rows that were added then, and its parameters."""
+    return f"APPENDS(TABLE {table}, @since, @until)", [Selection("", _bounds(changes))]
+
+
+def _bounds(changes: Changes) -> tuple[Parameter, ...]:
+    return Parameter("since", "TIMESTAMP", changes.since), Parameter("until", "TIMESTAMP", changes.until)
 
 
 def newest(selection: Selection, key: Field, cursor: Field) -> Selection:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from connector.errors import WarehouseError
 from connector.warehouses import _duckdb_sql as sql
-from connector.warehouses._base import RECORD_BATCH_ROWS, Column, Keys, Latest, Relation, Window
+from connector.warehouses._base import RECORD_BATCH_ROWS, Changes, Column, Keys, Latest, Relation, Window
 from connector.warehouses._names import did_you_mean, folded, named
 
 MEMORY = ":memory:"
@@ -179,7 +179,7 @@ class DuckDBReader:
         self,
         relation: Relation,
         columns: Sequence[str],
-        rows: Window | Keys | None = None,
+        rows: Window | Changes | Keys | None = None,
         *,
         latest: Latest | None = None,
     ) -> Iterator[pl.DataFrame]:
@@ -200,6 +200,8 @@ class DuckDBReader:
         selections = [sql.Selection()]
         if isinstance(rows, Window):
             selections = [sql.within(self._field(relation, fields, rows.column), rows)]
+        elif isinstance(rows, Changes):
+            raise WarehouseError("DuckDB records no changes", remedy="name a column as the cursor")
         elif isinstance(rows, Keys):
             selections = sql.among(self._field(relation, fields, rows.column), rows)
         if latest:

@@ -16,7 +16,7 @@ from snowflake.connector import SnowflakeConnection
 
 from connector.errors import WarehouseError
 from connector.warehouses import _snowflake_sql as sql
-from connector.warehouses._base import RECORD_BATCH_ROWS, Column, Keys, Latest, Relation, Window
+from connector.warehouses._base import RECORD_BATCH_ROWS, Changes, Column, Keys, Latest, Relation, Window
 from connector.warehouses._names import did_you_mean, folded, named, parts, quoted
 
 APPLICATION = "batch_warehouse_connector"
@@ -127,7 +127,7 @@ class SnowflakeReader:
         self,
         relation: Relation,
         columns: Sequence[str],
-        rows: Window | Keys | None = None,
+        rows: Window | Changes | Keys | None = None,
         *,
         latest: Latest | None = None,
     ) -> Iterator[pl.DataFrame]:
@@ -145,15 +145,20 @@ class SnowflakeReader:
                     remedy="cast it in a query, to text for instance",
                 )
         selections = [sql.Selection()]
+        source = sql.source(relation)
         if isinstance(rows, Window):
             selections = [sql.within(_field(relation, fields, rows.column), rows)]
+        elif isinstance(rows, Changes) and rows.key:
+            selections = [sql.changed(_field(relation, fields, rows.key), relation, rows)]
+        elif isinstance(rows, Changes):
+            source = sql.written_in(relation, rows)
         elif isinstance(rows, Keys):
             selections = sql.among(_field(relation, fields, rows.column), rows)
         if latest:
             key, cursor = (_field(relation, fields, name).name for name in latest)
             selections = [sql.newest(selection, key, cursor) for selection in selections]
         schema = pl.Schema({name: field.dtype for field, name in found})
-        return self._frames(relation, sql.select(found, relation), selections, schema)
+        return self._frames(relation, sql.select(found, source), selections, schema)
 
     def field(self, relation: Relation, name: str) -> sql.Field:
         """A column of the relation; without case where only one is meant.

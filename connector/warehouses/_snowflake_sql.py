@@ -9,7 +9,7 @@ from typing import NamedTuple
 import polars as pl
 
 from connector.errors import WarehouseError
-from connector.warehouses._base import Keys, Relation, Window
+from connector.warehouses._base import Changes, Keys, Relation, Window
 from connector.warehouses._names import Part, parts, quoted
 
 KEY_SLICE = 20_000
@@ -102,14 +102,10 @@ def field(column: Described) -> Field:
     return Field(column.name, f"NUMBER({precision},{scale})", dtype, max(precision - scale, 1))
 
 
-def select(fields: Sequence[tuple[Field, str]], relation: Relation) -> str:
-    """The statement that reads each column under the name asked for; a condition may follow it.
-
-    Raises:
-        WarehouseError: See `source`.
-    """
+def select(fields: Sequence[tuple[Field, str]], rows: str) -> str:
+    """The statement that reads each column of `rows` under the name asked for; a condition may follow it."""
     columns = ", ".join(f"{quoted(found.name)} AS {quoted(name)}" for found, name in fields)
-    return f"SELECT {columns} FROM {source(relation)}"  # noqa: S608 - names are quoted, a query is the user's own
+    return f"SELECT {columns} FROM {rows}"  # noqa: S608 - names are quoted, a query is the user's own
 
 
 def source(relation: Relation) -> str:
@@ -122,6 +118,19 @@ def source(relation: Relation) -> str:
         # On lines of its own: its last one may end in a comment.
         return f"(\n{one_select(relation.query)}\n)"
     return ".".join(quoted(stored(part)) for part in parts(relation.table or ""))
+
+
+def written_in(relation: Relation, changes: Changes) -> str:
+    """What stands after FROM for the table's rows that were written then; its end counts too, as Snowflake has it.
+
+    The moments are literals: time travel takes constants alone.
+
+    Raises:
+        WarehouseError: The table's name is malformed.
+    """
+    since, until = (f"'{moment.isoformat()}'::TIMESTAMP_TZ" for moment in (changes.since, changes.until))
+    kind = "DEFAULT" if changes.key else "APPEND_ONLY"
+    return f"{source(relation)} CHANGES (INFORMATION => {kind}) AT (TIMESTAMP => {since}) END (TIMESTAMP => {until})"
 
 
 def stored(part: Part) -> str:
@@ -201,6 +210,16 @@ def among(field: Field, keys: Keys) -> list[Selection]:
     distinct = list(dict.fromkeys(keys.values))
     slices = (distinct[start : start + KEY_SLICE] for start in range(0, len(distinct), KEY_SLICE))
     return [Selection(where, (json.dumps(slice_, ensure_ascii=False),)) for slice_ in slices]
+
+
+def changed(field: Field, relation: Relation, changes: Changes) -> Selection:
+    """Today's rows of the keys that were written then.
+
+    Raises:
+        WarehouseError: See `written_in`.
+    """
+    key = quoted(field.name)
+    return Selection(f"WHERE {key} IN (SELECT {key} FROM {written_in(relation, changes)})")  # noqa: S608 - quoted
 
 
 def newest(selection: Selection, key: str, cursor: str) -> Selection:

@@ -78,6 +78,11 @@ BROKEN_SYNCS = {
     "share over 100": (sync("tolerance: {invalid: ⟪101%}\n"), "tolerance.invalid: a share is a percentage"),
     "full read without a cursor": (sync("full_read_every: ⟪7d\n"), "has no meaning without a cursor"),
     "latest without a cursor": (sync("dedupe: ⟪latest\n"), "dedupe: 'latest' needs a cursor"),
+    "latest with a feed": (sync("cursor: {feed: changes}\ndedupe: ⟪latest\n"), "'latest' needs a cursor's column"),
+    "column and feed": (sync("⟪cursor: {column: a, feed: changes}\n"), "cursor: needs exactly one of column or feed"),
+    "neither column nor feed": (sync("⟪cursor: {lag: 1m}\n"), "cursor: needs exactly one of column or feed"),
+    "reach of a column": (sync("cursor: {column: a, reach: ⟪2d}\n"), "cursor.reach: belongs to a feed; remove it"),
+    "feed of DuckDB": (sync("cursor: {feed: ⟪changes}\n"), "cursor.feed: a DuckDB file records no changes"),
     "no source": ("⟪kind: profiles\nwarehouse: local\n", "source: missing; add it (the rows: {table"),
     "empty source": ("kind: profiles\nwarehouse: local\n⟪source: {}\n", "exactly one of table, query or query_file"),
     "two sources": (

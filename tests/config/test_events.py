@@ -52,8 +52,10 @@ def test_a_full_sync_of_events_is_read_as_written(write: Write) -> None:
     assert sync.cursor is not None
     assert sync.cursor.model_dump() == {
         "column": "loaded_at",
+        "feed": None,
         "overlap": timedelta(hours=1),
         "lag": timedelta(seconds=5),
+        "reach": timedelta(hours=23),
     }
     assert sync.attributes == {
         "$label": EventAttributeMapping(column="status"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from connector.errors import WarehouseError
 from connector.warehouses import _bigquery_sql as sql
-from connector.warehouses._base import Keys, Window
+from connector.warehouses._base import Changes, Keys, Window
 
 
 class Declared(NamedTuple):
@@ -43,6 +43,16 @@ def test_a_window_is_bound_in_the_column_s_own_type(kind: str, since: date, unti
     selection = sql.within(_field(kind), Window("c", SINCE, UNTIL, "Europe/Paris"))
     assert selection.where == " WHERE _connector_rows.`c` < @until AND _connector_rows.`c` >= @since"
     assert selection.parameters == (("until", kind, until), ("since", kind, since))
+
+
+def test_a_feed_is_asked_by_commit_time_and_read_from_the_table() -> None:
+    """Profiles come as they are today, by the keys that were written; events as they were added."""
+    bound = (("since", "TIMESTAMP", SINCE), ("until", "TIMESTAMP", UNTIL))
+    changed = sql.changed(_field("STRING"), "`p`.`d`.`t`", Changes("c", SINCE, UNTIL))
+    among = "SELECT `c` FROM CHANGES(TABLE `p`.`d`.`t`, @since, @until)"
+    assert changed == (f" WHERE _connector_rows.`c` IN ({among})", bound)
+    added = sql.added("`p`.`d`.`t`", Changes(None, SINCE, UNTIL))
+    assert added == ("APPENDS(TABLE `p`.`d`.`t`, @since, @until)", [("", bound)])
 
 
 def test_a_window_without_a_start_has_one_bound() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from connector.errors import WarehouseError
 from connector.warehouses import _snowflake_sql as sql
-from connector.warehouses._base import Keys, Relation, Window
+from connector.warehouses._base import Changes, Keys, Relation, Window
 
 UTC_TIME = pl.Datetime("us", "UTC")
 TYPES = [
@@ -75,7 +75,7 @@ def test_a_stored_name_is_shown_as_it_can_be_written(stored: str) -> None:
 def test_a_read_names_its_columns_and_nothing_else() -> None:
     """Columns are quoted as stored and come under the names asked for; there is no `*`."""
     fields = [(_field(2, name='A"B'), "x"), (_field(2, name="C"), "c")]
-    assert sql.select(fields, Relation("t")) == 'SELECT "A""B" AS "x", "C" AS "c" FROM "T"'
+    assert sql.select(fields, sql.source(Relation("t"))) == 'SELECT "A""B" AS "x", "C" AS "c" FROM "T"'
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,18 @@ def test_keys_are_bound_and_compared_in_the_column_s_own_type() -> None:
     assert "WHERE TO_VARCHAR(TRY_CAST(k AS NUMBER(10,0))) = k" in number.where
     (share,) = sql.among(_field(0, 2, 2), Keys("c", ["0"]))
     assert "TRY_CAST(k AS NUMBER(1,0))" in share.where
+
+
+def test_a_feed_is_asked_by_commit_time_and_read_from_the_table() -> None:
+    """Moments are literals, as time travel takes constants alone; profiles come as they are today, events as added."""
+    during = "AT (TIMESTAMP => '2026-03-01T10:00:00+00:00'::TIMESTAMP_TZ)"
+    until = "END (TIMESTAMP => '2026-03-02T12:00:00.000001+00:00'::TIMESTAMP_TZ)"
+    relation = Relation("marts.customers")
+    changed = sql.changed(_field(2, name="CUSTOM_ID"), relation, Changes("custom_id", SINCE, UNTIL))
+    recorded = f'"MARTS"."CUSTOMERS" CHANGES (INFORMATION => DEFAULT) {during} {until}'
+    assert changed == (f'WHERE "CUSTOM_ID" IN (SELECT "CUSTOM_ID" FROM {recorded})', ())
+    added = sql.written_in(relation, Changes(None, SINCE, UNTIL))
+    assert added == f'"MARTS"."CUSTOMERS" CHANGES (INFORMATION => APPEND_ONLY) {during} {until}'
 
 
 def test_keys_come_in_slices() -> None:

@@ -8,12 +8,14 @@ Beyond fakesnow 0.12.1, it
 - sends what exceeds CHUNK_ROWS as chunks to be downloaded, so that clients stream,
 - answers its own failures at once, as statements that failed: the client would retry a 500 for a minute,
 - describes where a file is to be put so that the client's versions 5 put it there,
+- answers `CHANGES` of a table T from a table T_WRITTEN, which the test keeps: the same columns and WRITTEN_AT,
 - keeps a diary of logins and statements, and fails on request: see `diary` and `fault`.
 """
 
 import asyncio
 import gzip
 import json
+import re
 import secrets
 import sys
 import uuid
@@ -41,6 +43,13 @@ WITHOUT = {
     "path": None,
 }
 """What the description of a stage has, and fakesnow's lacks."""
+
+CHANGES = re.compile(
+    r"""([\w".]+)"[ ]CHANGES[ ][(]INFORMATION[ ]=>[ ](?:DEFAULT|APPEND_ONLY)[)]
+    [ ]AT[ ][(]TIMESTAMP[ ]=>[ ]('[^']+'::TIMESTAMP_TZ)[)][ ]END[ ][(]TIMESTAMP[ ]=>[ ]('[^']+'::TIMESTAMP_TZ)[)]""",
+    re.VERBOSE,
+)
+RECORDED = r"""(SELECT * FROM \1_WRITTEN" WHERE WRITTEN_AT > \2 AND WRITTEN_AT <= \3)"""
 
 chunks: dict[str, bytes] = {}
 databases: dict[str, str] = {}
@@ -140,6 +149,10 @@ async def query(request: Request) -> Response:
         return refused("390104", "08001", "the session is gone")
     if asked["sqlText"].lower().startswith("alter session set"):
         return done()
+    sent = asked["sqlText"]
+    if (told := CHANGES.sub(RECORDED, sent)) != sent:
+        body = json.dumps({**asked, "sqlText": told}).encode()
+        request._body = gzip.compress(body) if request.headers.get("Content-Encoding") == "gzip" else body  # noqa: SLF001
     async with one_at_a_time:
         try:
             response = await fakesnow.server.query_request(request)
