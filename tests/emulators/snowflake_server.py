@@ -149,10 +149,7 @@ async def query(request: Request) -> Response:
         return refused("390104", "08001", "the session is gone")
     if asked["sqlText"].lower().startswith("alter session set"):
         return done()
-    sent = asked["sqlText"]
-    if (told := CHANGES.sub(RECORDED, sent)) != sent:
-        body = json.dumps({**asked, "sqlText": told}).encode()
-        request._body = gzip.compress(body) if request.headers.get("Content-Encoding") == "gzip" else body  # noqa: SLF001
+    tell_changes(request, asked)
     async with one_at_a_time:
         try:
             response = await fakesnow.server.query_request(request)
@@ -172,6 +169,12 @@ async def query(request: Request) -> Response:
         answer["data"]["returned"] = answer["data"]["total"]
     rest_of_result.set(None)
     return JSONResponse(answer)
+
+
+def tell_changes(request: Request, asked: dict[str, Any]) -> None:
+    """Asks the table that records what was written, in place of Snowflake's own record."""
+    body = json.dumps({**asked, "sqlText": CHANGES.sub(RECORDED, asked["sqlText"])}).encode()
+    request._body = gzip.compress(body) if request.headers.get("Content-Encoding") == "gzip" else body
 
 
 def to_be_downloaded(request: Request, database: str, rest: pa.Table) -> dict[str, Any]:
