@@ -70,7 +70,7 @@ def description(sync: Sync) -> str:
     if isinstance(sync, ExportSync):
         return _described_export(sync)
     source = sync.source.table or sync.source.query_file or "a query"
-    mode = f"incrementally by `{sync.cursor.column}`" if sync.cursor else "whole"
+    mode = f"incrementally by `{sync.cursor.column or sync.cursor.feed}`" if sync.cursor else "whole"
     rows = f"Rows of `{source}` (warehouse `{sync.warehouse}`), read {mode}"
     if isinstance(sync, ProfileSync):
         return (

@@ -278,7 +278,7 @@ def guarded(task: Task[ProfileSync], drafted: Draft) -> GuardError | None:
 
 def _require_same_key(task: Task[ProfileSync], snapshot: Snapshot) -> None:
     before = snapshot.manifest.get("key", task.sync.key)
-    if before != task.sync.key and not task.options.resend:
+    if before != task.sync.key and not (task.options.resend or task.options.adopt):
         raise StateError(
             f"sync '{task.sync.name}': the snapshot was made with key '{before}', the sync now says '{task.sync.key}'",
             remedy="put the key back, or send everything again on purpose with --resend",

@@ -152,9 +152,9 @@ def draft(task: Task[EventSync], state: State, ledger: Ledger, report: Report, p
             alone=_ids(_refused(listed, options.retry_held)),
             seed=state.seed,
             now=_milliseconds(now),
-            late=sync.late,
+            late="restamp" if options.adopt else sync.late,  # however old, it is taken as delivered
             resend=options.resend,
-            retry=options.retry_held,
+            retry=options.retry_held or options.adopt,
             discard=options.discard_held,
             limit=options.limit,
         )
@@ -175,7 +175,7 @@ def draft(task: Task[EventSync], state: State, ledger: Ledger, report: Report, p
     margin = None if first is None else first - now.timestamp()
     if margin is not None and margin < MARGIN_SECONDS:
         logger.warning("sync %s: the oldest event can be sent for %.0f minutes more", sync.name, margin / 60)
-    judged_again = options.discard_held or options.retry_held or options.resend
+    judged_again = options.discard_held or options.retry_held or options.resend or options.adopt
     undecided = sifted.held + (0 if judged_again else waiting.height)
     begun = replace(report, full=reading.full, margin=margin, undecided=undecided, seconds=seconds)
     counted = _counted(begun, sifted, events, discarded)
@@ -250,7 +250,7 @@ def _how_to_read(
         keys = Keys(mapping.key_column, tuple(dict.fromkeys(options.keys)))
         return EventReading(full=False, until=until, rows=keys, again=nothing, asked=True)
     last, scope = ledger.manifest.get("cursor"), _scope(sync)
-    whole = options.full or options.resend or again.height > AGAIN_MAX
+    whole = options.full or options.resend or options.adopt or again.height > AGAIN_MAX
     if not cursor or not last or last["scope"] != scope or whole:
         return EventReading(full=True, until=until, rows=None, again=nothing, scope=scope)
     new = since_then(sync, last["value"], until, key=None)

@@ -53,7 +53,7 @@ def how_to_read(
         return Reading(full=False, until=until, keys=tuple(dict.fromkeys(options.keys)), asked=True)
     read_at = manifest.get("full_read_at")
     stale = read_at is None or time.time() - read_at >= sync.full_read_every.total_seconds()
-    if options.full or options.resend or stale or not cursor or not last or last["scope"] != scope:
+    if options.full or options.resend or options.adopt or stale or not cursor or not last or last["scope"] != scope:
         return Reading(full=True, until=until, scope=scope)
     window = since_then(sync, last["value"], until, key=mapping.key_column)
     return Reading(full=window is None, until=until, window=window, keys=again if window else (), scope=scope)

@@ -83,6 +83,8 @@ class Report(Ended):
     throttled: int = 0
     bytes: int = 0
     seconds: Seconds = field(default_factory=Seconds)
+    adopted: bool = False
+    """What is `accepted` was taken as delivered: nothing was sent."""
     full: bool = True
     known: int = 0
     """Rows the sync knows: those of the snapshot and this run's added ones; of events those read."""

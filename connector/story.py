@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 import httpx
 import sqlalchemy as sa
 
+from connector import adoption
 from connector._model import exceeds
 from connector._steps import step
 from connector.api import profiles
@@ -122,11 +123,13 @@ class Story(ABC, Generic[S, Kept, D]):
     def run(self, report: Report, access: Access, transport: httpx.AsyncBaseTransport | None) -> Report:
         """The story, top to bottom; its report says how it ended."""
         step("lease.taken")
+        if self.task.options.adopt:
+            adoption.begin(self.state, self.lease, report)
         kept = self._recovered()
         allowed = False
         try:
             drafted = self.draft(kept, report)
-            if stopped := self.stopped(kept, drafted):
+            if not self.task.options.adopt and (stopped := self.stopped(kept, drafted)):
                 return self._ended_early(drafted.report.failed(stopped))
             allowed = True
         except ConnectorError as error:
@@ -157,9 +160,12 @@ class Story(ABC, Generic[S, Kept, D]):
         sync = self.lease.sync
         try:
             kept = self.load()
-            for run in runs.unfinished(self.state, sync):
+            for run in self._unfinished():
                 step("recovery.begun")
                 require_same_kind(self.task.sync, run)
+                if adoption.was(run):
+                    adoption.end(self.state, self.lease, run, whole=self.task.options.whole)
+                    continue
                 runs.check_outbox(self.state, run)
                 kept = self.take_over(run, kept)
                 step("recovery.committed")
@@ -174,11 +180,15 @@ class Story(ABC, Generic[S, Kept, D]):
         step("recovery.swept")
         return kept
 
+    def _unfinished(self) -> list[runs.Opened]:
+        """Runs that were killed; an adoption is open itself."""
+        return [run for run in runs.unfinished(self.state, self.lease.sync) if run.id != self.lease.run]
+
     def _started_over(self) -> Kept:
         """Nothing in place of what cannot be believed; killed runs are closed without it."""
         with self.state.write() as connection:
             self.lease.check(connection)
-            for run in runs.unfinished(self.state, self.lease.sync):
+            for run in self._unfinished():
                 lost = {"unsent": run.report["planned"] - run.report["held"] - run.report["expired"]}
                 ended = killed(lost, f"run {self.lease.run} sends everything again")
                 runs.close_run(connection, self.lease, run.id, {**run.report, **ended})
@@ -192,7 +202,9 @@ class Story(ABC, Generic[S, Kept, D]):
         try:
             if drafted.chunks:
                 self._open(drafted)
-                with turn(self.state, self.lease, attributes_first=self.attributes_first, progress=self.progress):
+                if self.task.options.adopt:
+                    adoption.take(self.state, self.lease)
+                else:
                     self._send(drafted, terms, traffic)
         except ConnectorError as error:
             ended = error
@@ -233,7 +245,8 @@ class Story(ABC, Generic[S, Kept, D]):
     def _send(self, drafted: D, terms: Terms, traffic: Traffic) -> None:
         parcel = Parcel(self.state, self.lease, drafted.outbox, drafted.chunks)
         rows = sum(chunk.rows for chunk in drafted.chunks)
-        deliver(parcel, terms, traffic, lambda done: self.progress("deliver", done, rows))
+        with turn(self.state, self.lease, attributes_first=self.attributes_first, progress=self.progress):
+            deliver(parcel, terms, traffic, lambda done: self.progress("deliver", done, rows))
         step("delivery.ended")
 
     def _terms(self, drafted: D, access: Access, transport: httpx.AsyncBaseTransport | None) -> Terms:
@@ -250,7 +263,9 @@ class Story(ABC, Generic[S, Kept, D]):
         )
 
     def _ended_early(self, report: Report) -> Report:
-        """Keep the report of a run that sent nothing."""
+        """Keep the report of a run that sent nothing; an adoption that came to nothing stays owed."""
+        if self.task.options.adopt:
+            return report
         with self.state.write() as connection:
             self.lease.check(connection)
             runs.close_run(connection, self.lease, self.lease.run, report.to_dict())

@@ -67,7 +67,7 @@ def run_sync(
         pulled = ExportReport(sync=name, run=run, started=time.time())
         pull = Task(project, sync, options)
         return led(project, pulled, lambda state, lease: Pull(pull, state, lease, told).run(pulled, access, transport))
-    report = Report(sync=name, kind=sync.kind, run=run, started=time.time())
+    report = Report(sync=name, kind=sync.kind, run=run, started=time.time(), adopted=options.adopt)
 
     def story(state: State, lease: Lease) -> Report:
         return _story(project, sync, options, state, lease, told).run(report, access, transport)

@@ -40,6 +40,7 @@ class Options:
         window: Events only: read those that happened in this half-open interval; both ends aware.
         retry_held: Events only: judge held ones again, and send what may be sent.
         discard_held: Events only: never send held ones.
+        adopt: Take today's rows as delivered, and send nothing.
     """
 
     full: bool = False
@@ -50,11 +51,12 @@ class Options:
     window: tuple[datetime, datetime] | None = None
     retry_held: bool = False
     discard_held: bool = False
+    adopt: bool = False
 
     @property
     def whole(self) -> bool:
-        """Everything is sent again, so that what was delivered before need not be known."""
-        return self.resend and self.limit is None and not self.keys and self.window is None
+        """All rows are sent, or taken as sent, so that what was delivered before need not be known."""
+        return self.adopt or (self.resend and self.limit is None and not self.keys and self.window is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ def check_options(sync: Sync, options: Options) -> None:
 def _require_known_options(sync: Sync, options: Options) -> None:
     of_events = {"--window": options.window, "--retry-held": options.retry_held, "--discard-held": options.discard_held}
     of_rows = {
+        "adopt": options.adopt,
         "--resend": options.resend,
         "--limit": options.limit,
         "--key": options.keys,

@@ -338,7 +338,7 @@ def test_people_get_plain_text_that_grep_can_read(world: World, say: Say) -> Non
         assert max(len(line.rstrip()) for line in answer.out.splitlines()) <= 200
 
 
-@pytest.mark.parametrize("command", ["init", "explain", "erase", "compact", "adopt"])
+@pytest.mark.parametrize("command", ["init", "explain", "erase", "compact"])
 def test_commands_of_later_versions_say_so(say: Say, command: str) -> None:
     """A command of the contract that is not there yet is refused by name."""
     answer = say(command, "something", "--json")

@@ -12,7 +12,7 @@ from connector.cli._answer import Answer, Call, give
 from connector.cli._moments import window as read_window
 from connector.errors import UsageError
 
-LATER = ("adopt", "compact", "erase", "explain", "init")
+LATER = ("compact", "erase", "explain", "init")
 """Commands of the contract that a later version brings."""
 
 Body = Callable[..., Answer]
@@ -152,6 +152,16 @@ def run(call: Call, *, sync: str, dry_run: bool, **options: Any) -> Answer:  # n
     from connector.cli import _runs
 
     return _runs.plan(call, sync, options) if dry_run else _runs.run(call, sync, options)
+
+
+@commands.command()
+@click.argument("sync")
+@answers
+def adopt(call: Call, *, sync: str) -> Answer:
+    """Take today's rows as delivered already, and send nothing: after a lost state, or in another tool's place."""
+    from connector.cli import _runs
+
+    return _runs.run(call, sync, {"adopt": True})
 
 
 @commands.command()

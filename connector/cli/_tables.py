@@ -9,7 +9,7 @@ from rich.text import Text
 
 from connector.cli._answer import printable
 from connector.plan import Plan
-from connector.report import AnyReport, Ended, ExportReport
+from connector.report import AnyReport, Ended, ExportReport, Report
 
 _READ = (
     "read", "unchanged", "already_sent", "added", "changed", "retried", "removed", "invalid", "skipped", "withheld",
@@ -35,6 +35,8 @@ def show_report(out: Console, report: AnyReport) -> None:
         out.print(table((f"{report.sync}", "rows"), rows, right=(1,)))
     if isinstance(report, ExportReport) and report.export_id:
         out.print(f"export {printable(report.export_id)} into {report.table}", soft_wrap=True)
+    if isinstance(report, Report) and report.adopted:
+        out.print(f"adopted: {report.accepted:,} rows count as delivered from now on; nothing was sent", soft_wrap=True)
     verdict(out, report, report.seconds.total)
     if not report.error and _kept_back(report):
         out.print(f"  what stayed back, and why: connector rejects {report.sync}")

@@ -17,7 +17,8 @@ SCHEMA = 2
 """Version of these tables; a state of another version is refused."""
 
 WAYS_OUT = (
-    "restore the state folder from a backup, or send everything again on purpose with: connector run {sync} --resend"
+    "restore the state folder from a backup, or decide: connector run {sync} --resend sends everything again, "
+    "connector adopt {sync} takes today's rows as delivered and sends nothing"
 )
 """What an operator can do about a state that cannot be believed."""
 
@@ -197,7 +198,8 @@ def _prepared(folder: Path) -> Path:
     if lost and (any((folder / "snapshots").glob("*/*")) or any((folder / "ledger").glob("*/*"))):
         raise StateError(
             f"the state folder '{folder}' has files of what was delivered but no state.db",
-            remedy="restore state.db from a backup, or move the folder away: then every row is sent again",
+            remedy="restore state.db from a backup, or move the folder away: then every row is sent again, but of syncs"
+            " that are adopted before they run (connector adopt SYNC)",
         )
     for part in (folder, folder / "snapshots", folder / "ledger", folder / "outbox", folder / "locks"):
         part.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -92,8 +92,9 @@ def outbox(state: State, run: str) -> Path:
 
 
 def open_run(connection: sa.Connection, lease: Lease, run: Opened, chunks: Sequence[Chunk]) -> None:
-    """Note a run and its chunks, all `planned`: durable before the first byte leaves."""
+    """Note a run and its chunks, all `planned`: durable before the first byte leaves; in place of its own row."""
     lease.check(connection)
+    connection.execute(sa.delete(RUNS).where(RUNS.c.id == run.id))
     connection.execute(sa.insert(RUNS), {**run._asdict(), "sync": lease.sync, "started": run.report["started"]})
     if chunks:
         rows = [
