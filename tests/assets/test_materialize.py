@@ -48,7 +48,7 @@ def test_a_second_run_sends_nothing_and_is_a_materialization_with_zeros(house: H
 
 
 def test_run_config_reaches_the_library() -> None:
-    """Every field of the Launchpad is an option of the run, by the same name."""
+    """Every field of the Launchpad is an option of the run, by the same name; what adopts is the command line alone."""
     config = SyncRunConfig(full=True, resend=True, limit=3, keys=["a"], allow_mass_change="a rename")
     assert config.options() == Options(full=True, resend=True, limit=3, keys=("a",), allow_mass_change="a rename")
     assert SyncRunConfig(retry_held=True).options() == Options(retry_held=True)
@@ -56,7 +56,10 @@ def test_run_config_reaches_the_library() -> None:
     window = (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC))
     assert SyncRunConfig().options(window) == Options(window=window)
     assert SyncRunConfig().options() == Options()
-    assert SyncRunConfig.model_fields.keys() - {"dry_run"} == {field.name for field in fields(Options)} - {"window"}
+    assert SyncRunConfig.model_fields.keys() - {"dry_run"} == {field.name for field in fields(Options)} - {
+        "window",
+        "adopt",
+    }
 
 
 def test_a_limit_leaves_the_other_rows_due(house: House) -> None:
