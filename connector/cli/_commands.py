@@ -123,12 +123,13 @@ def validate(call: Call) -> Answer:
 
 @commands.command()
 @click.argument("sync", required=False)
+@click.option("--grants", is_flag=True, help="Print the rights that the warehouses must give, and connect to nothing.")
 @answers
-def check(call: Call, *, sync: str | None) -> Answer:
+def check(call: Call, *, sync: str | None, grants: bool) -> Answer:
     """Connect to the warehouse and to Batch, and name what is missing. Changes nothing."""
     from connector.cli import _project
 
-    return _project.check(call, sync)
+    return _project.check(call, sync, grants=grants)
 
 
 @commands.command()

@@ -8,7 +8,9 @@ from rich.text import Text
 from connector.cli._answer import Answer, Call, located, printable
 from connector.cli._check import Step, checked
 from connector.cli._folder import loaded
+from connector.cli._grants import granted
 from connector.config import ExportSync, Project, Sync
+from connector.warehouses._grants import comment
 
 
 def validate(call: Call) -> Answer:
@@ -17,10 +19,13 @@ def validate(call: Call) -> Answer:
     return Answer({"ok": True, "errors": []}, lambda out: _show_project(out, project))
 
 
-def check(call: Call, sync: str | None) -> Answer:
-    """Try everything that a run needs: of one sync or of all."""
+def check(call: Call, sync: str | None, *, grants: bool) -> Answer:
+    """Try everything that a run needs, of one sync or of all; or name the rights of it, and try nothing."""
     project = loaded(call)
     syncs = [project.sync(sync)] if sync else list(project.syncs.values())
+    if grants:
+        found = granted(project, syncs)
+        return Answer({"ok": True, "errors": [], "grants": found}, lambda out: _show_grants(out, found))
     steps = checked(project, syncs)
     failed = [step for step in steps if step.problem]
     data: dict[str, Any] = {
@@ -42,6 +47,12 @@ def _described(sync: Sync) -> str:
     if isinstance(sync, ExportSync):
         return f"export of {sync.export} into {sync.table}"
     return f"{sync.kind} from {sync.source.table or sync.source.query_file or 'a query'}"
+
+
+def _show_grants(out: Console, grants: dict[str, list[str]]) -> None:
+    for name, lines in grants.items():
+        for line in (comment(f"warehouse '{name}'"), *lines):
+            out.print(printable(line), soft_wrap=True)  # a statement that is cut in two may be none
 
 
 def _show_steps(out: Console, steps: list[Step]) -> None:

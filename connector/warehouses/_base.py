@@ -16,6 +16,7 @@ from connector._model import Model
 from connector.errors import WarehouseError
 from connector.export_tables import POSITION, ColumnType, TargetColumn
 from connector.mapping import Column
+from connector.warehouses._grants import Needs
 
 if TYPE_CHECKING:
     from connector.warehouses._differ import Differ
@@ -208,6 +209,14 @@ class WarehouseSettings(Model):
             WarehouseError: It cannot be reached or opened, or not to write.
         """
 
+    @abstractmethod
+    def grants(self, needs: Needs) -> list[str]:
+        """The least rights that do for these needs, made without connecting: statements, and comments of one line.
+
+        Raises:
+            WarehouseError: A table's name is malformed.
+        """
+
     def diff_in(
         self,
         root: Path,  # noqa: ARG002
@@ -255,6 +264,7 @@ __all__ = [
     "Load",
     "Loaded",
     "Loader",
+    "Needs",
     "Reader",
     "Relation",
     "TargetColumn",

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from connector._model import Duration, Size, is_loopback
-from connector.warehouses._base import WarehouseSettings
+from connector.warehouses._base import Needs, WarehouseSettings
 
 if TYPE_CHECKING:
     from connector.warehouses._bigquery import BigQueryReader
@@ -210,6 +210,16 @@ class BigQuery(WarehouseSettings):
                 yield _bigquery_diff.BigQueryDiffer(self, clients, reader, tags or {}, write=write)
             finally:
                 reader.close()
+
+    def grants(self, needs: Needs) -> list[str]:
+        """See `WarehouseSettings.grants`.
+
+        Raises:
+            WarehouseError: A table's name is malformed, or names no dataset where there is no default.
+        """
+        from connector.warehouses import _bigquery_grants  # noqa: PLC0415
+
+        return _bigquery_grants.granted(self, needs)
 
 
 def _is_plain(endpoint: str | None) -> bool:

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from connector.warehouses._base import WarehouseSettings
+from connector.warehouses._base import Needs, WarehouseSettings
+from connector.warehouses._grants import comment
 
 if TYPE_CHECKING:
     from connector.warehouses._duckdb import DuckDBReader
@@ -131,3 +132,9 @@ class DuckDB(WarehouseSettings):
                 reader.close()
         finally:
             connection.close()
+
+    def grants(self, needs: Needs) -> list[str]:
+        """See `WarehouseSettings.grants`: DuckDB knows no rights, the file system does; all lines are comments."""
+        verb = "writes to the file, and makes files beside it" if needs.writes else "reads the file"
+        queries = (f"sync '{sync}' reads the files that its query names" for sync in needs.queries)
+        return [comment(text) for text in (f"{self.path}: who runs this {verb}", *queries)]

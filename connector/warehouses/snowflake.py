@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from connector._model import Duration, KeptSecret, MistakeError, is_loopback
 from connector.errors import WarehouseError
-from connector.warehouses._base import WarehouseSettings
+from connector.warehouses._base import Needs, WarehouseSettings
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
@@ -166,6 +166,16 @@ class Snowflake(WarehouseSettings):
             yield _snowflake_diff.SnowflakeDiffer(connection, reader, self.state_schema)
         finally:
             reader.close()
+
+    def grants(self, needs: Needs) -> list[str]:
+        """See `WarehouseSettings.grants`.
+
+        Raises:
+            WarehouseError: A table's name is malformed.
+        """
+        from connector.warehouses import _snowflake_grants  # noqa: PLC0415
+
+        return _snowflake_grants.granted(self, needs)
 
     def _connected(self, root: Path, tags: Mapping[str, str] | None) -> "SnowflakeConnection":
         from connector.warehouses import _snowflake  # noqa: PLC0415

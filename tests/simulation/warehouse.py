@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 from pydantic import PrivateAttr
 
-from connector.warehouses._base import Loader, WarehouseSettings
+from connector.warehouses._base import Loader, Needs, WarehouseSettings
 from connector.warehouses._duckdb import MEMORY, DuckDBReader
 from tests.simulation.machine import Clock
 
@@ -103,4 +103,8 @@ class InMemory(WarehouseSettings):
         tags: Mapping[str, str] | None = None,
     ) -> AbstractContextManager[Loader]:
         """No export lands here."""
+        raise NotImplementedError
+
+    def grants(self, needs: Needs) -> list[str]:
+        """Nobody has to grant anything."""
         raise NotImplementedError
