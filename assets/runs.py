@@ -85,7 +85,7 @@ def ended(report: AnyReport, sync: Sync, asked: Days) -> Events:
 
 def failure_of(report: Ended, metadata: dict[str, Any] | None = None) -> dg.Failure:
     """A report that is not green as Dagster's failure."""
-    error = report.error or {"message": "; ".join(report.reasons), "remedy": "", "code": report.outcome}
+    error = report.error or {"message": "; ".join(report.reasons), "remedy": "", "code": report.codes[0]}
     text = "; ".join(part for part in (error["message"], error["remedy"]) if part)
     return _failure(text, report.outcome, error["code"], metadata or {})
 

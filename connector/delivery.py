@@ -22,6 +22,7 @@ from connector.errors import ApiError, ConnectorError, StateError
 from connector.outcome import Outcome, Verdict
 from connector.payload import OPERATION, Chunk, body
 from connector.receipt import Part, Receipt
+from connector.report import Reason
 from connector.state import rate, runs
 from connector.state.database import State
 from connector.state.files import read_frames
@@ -83,7 +84,7 @@ class Traffic:
     bytes: int = 0
     settled: int = 0
     waited: float = 0.0
-    reasons: list[str] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
     """Why the delivery ended early, if it did."""
 
 
@@ -254,7 +255,7 @@ class _Sender:
                 await self._pace(rows)
                 step("chunk.paid")
                 if closes is not None and closes <= time.time():  # the next run judges its events one by one
-                    self._note("events became too old for Batch while they waited to be sent")
+                    self._note(Reason("too_old", "events became too old for Batch while they waited to be sent"))
                     break
                 receipt.leave()
                 runs.mark_sent(self._state, self._lease, number, receipt.standing)
@@ -270,7 +271,7 @@ class _Sender:
                 if not await self._again(outcome, attempt):
                     break
             else:
-                self._note(f"a chunk was tried {TRIES} times, the last: {outcome.reason}")
+                self._note(Reason("unanswered", f"a chunk was tried {TRIES} times, the last: {outcome.reason}"))
         except _StoppedError:
             logger.debug("chunk %d waits for the next run", number)
         return outcome
@@ -291,17 +292,14 @@ class _Sender:
             case Verdict.UNVERIFIED:
                 self._unverified += 1
                 if self._unverified >= UNVERIFIED_MAX:
-                    self._halt(
-                        None,
-                        f"{self._unverified} answers in a row that cannot be trusted, the last: {outcome.reason}",
-                    )
+                    told = f"{self._unverified} answers in a row that cannot be trusted, the last: {outcome.reason}"
+                    self._halt(None, Reason("untrusted", told))
                 return False
             case Verdict.UNKNOWN if not self._terms.repeats:
                 self._unknown += 1
                 if self._unknown >= UNKNOWN_MAX:
-                    self._halt(
-                        None, f"{self._unknown} requests in a row with an unknown outcome, the last: {outcome.reason}"
-                    )
+                    told = f"{self._unknown} requests in a row with an unknown outcome, the last: {outcome.reason}"
+                    self._halt(None, Reason("unanswered", told))
                 return False
             case Verdict.LATER | Verdict.UNKNOWN:
                 await self._wait(outcome, attempt)
@@ -323,19 +321,19 @@ class _Sender:
         now = time.monotonic()
         self._failing_since = self._failing_since or now
         if now + pause - self._failing_since > self._terms.give_up_after:
-            self._halt(
-                None,
+            told = (
                 f"no request succeeded, and the next try would be {now + pause - self._failing_since:.0f} s after the"
-                f" first (delivery.give_up_after: {self._terms.give_up_after:.0f} s); the last: {outcome.reason}",
+                f" first (delivery.give_up_after: {self._terms.give_up_after:.0f} s); the last: {outcome.reason}"
             )
+            self._halt(None, Reason("outage", told))
 
-    def _halt(self, error: ConnectorError | None, reason: str = "") -> None:
+    def _halt(self, error: ConnectorError | None, reason: Reason | None = None) -> None:
         self._error = self._error or error
         if reason:
             self._note(reason)
         self._stop.set()
 
-    def _note(self, reason: str) -> None:
+    def _note(self, reason: Reason) -> None:
         """Why the run is not green; the first reason is the cause, those that follow are its echo."""
         if not self._traffic.reasons:
             self._traffic.reasons.append(reason)

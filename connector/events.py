@@ -16,7 +16,7 @@ from connector.event_commit import EventBooks, Examined, closing, commit, listed
 from connector.event_draft import EventDraft, draft, guarded
 from connector.event_planning import HELD
 from connector.hashing import HI, LO
-from connector.report import Report
+from connector.report import Reason, Report
 from connector.state import ledger as ledgers
 from connector.state import runs
 from connector.state.ledger import TIME, Ledger
@@ -73,7 +73,7 @@ class EventStory(Story[EventSync, Ledger, EventDraft]):
         return guarded(self.task, kept, drafted)
 
     def close(
-        self, kept: Ledger, drafted: EventDraft, report: Report, ended: ConnectorError | None, reasons: Sequence[str]
+        self, kept: Ledger, drafted: EventDraft, report: Report, ended: ConnectorError | None, reasons: Sequence[Reason]
     ) -> Report:
         """Commit the accepted events to the ledger."""
         closed = closing(self.state, self.lease.run, hold=not self.repeats)
@@ -123,20 +123,20 @@ def _examined(drafted: EventDraft, *, settled: bool) -> Examined:
     )
 
 
-def _waiting_notes(report: Report) -> list[str]:
+def _waiting_notes(report: Report) -> list[Reason]:
     """Why a run with events that wait for a decision is not green, and how long there is to decide."""
     notes = []
     if report.undecided:
         decide = "decide with --retry-held or --discard-held"
         see = f"see: connector rejects {report.sync}"
-        notes.append(f"events held: {report.undecided}; {decide} (in Dagster: retry_held, discard_held); {see}")
+        text = f"events held: {report.undecided}; {decide} (in Dagster: retry_held, discard_held); {see}"
+        notes.append(Reason("held", text))
     # Refused events within the tolerance are no reason: they go again by themselves.
     if report.closes is not None and (report.undecided or report.unsent):
         at = datetime.fromtimestamp(report.closes, UTC)
         hours = (report.closes - time.time()) / 3600
-        notes.append(
-            f"the oldest event that was not sent can be sent until {at:%Y-%m-%d %H:%M} UTC, {hours:.1f} h from now"
-        )
+        text = f"the oldest event that was not sent can be sent until {at:%Y-%m-%d %H:%M} UTC, {hours:.1f} h from now"
+        notes.append(Reason("closing", text))
     return notes
 
 

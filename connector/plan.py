@@ -83,7 +83,7 @@ def plan_sync(project: Project, name: str, options: Options = _EVERYTHING, *, pr
         sample=drafted.sample,
         notes=(
             *_open_notes(opened),
-            *tolerance_notes(task, report, drafted.faulty),
+            *(why.text for why in tolerance_notes(task, report, drafted.faulty)),
             *_late_notes([chunk.closes for chunk in drafted.chunks if chunk.closes is not None], minutes),
         ),
     )

@@ -19,7 +19,7 @@ from connector.export_requests import next_window, request, scope
 from connector.export_tables import ColumnType, Extract, extracts, key_column, table_columns
 from connector.exporting import Brought, Errand, bring
 from connector.landing import Broken, Parsed, Terms, parse
-from connector.report import ExportReport, ExportSeconds
+from connector.report import ExportReport, ExportSeconds, Reason
 from connector.rules import NATIVE_TYPES, AttributeType
 from connector.state import exports, runs, snapshots
 from connector.state.database import State
@@ -67,7 +67,7 @@ class Pull:
         except ExportError as error:
             report, end = report.failed(error), "failed"
         except PendingError as error:
-            report = replace(report, outcome="incomplete", reasons=(str(error),))
+            report = report.judged([Reason("pending", str(error))])
         except ConnectorError as error:
             report = report.failed(error)
         except BaseException as error:  # a cancel, or a fault of ours: the export stays open and the next run goes on
@@ -267,7 +267,7 @@ def _judged(report: ExportReport) -> ExportReport:
     if not report.quarantined:
         return report
     said = f"lines of the export that are no rows: {report.quarantined}; see: connector rejects {report.sync}"
-    return replace(report, outcome="incomplete", reasons=(said,))
+    return report.judged([Reason("quarantined", said)])
 
 
 def _listed(broken: Sequence[Broken]) -> pl.DataFrame:

@@ -22,7 +22,7 @@ from connector.export_requests import attributes_request
 from connector.exporting import Brought, Errand, bring
 from connector.hashing import ROW_HASH
 from connector.mapping import KEY, Attribute
-from connector.report import ReconcileReport
+from connector.report import Reason, ReconcileReport
 from connector.rules import CONSENT
 from connector.state import exports, runs, snapshots
 from connector.state.database import State, open_state
@@ -94,7 +94,7 @@ def reconcile_sync(
             told = _Reconciliation(project, sync, healing, state, lease, progress or silent)
             return told.run(report, access, transport)
     except PendingError as error:
-        return replace(report, outcome="incomplete", reasons=(str(error),))
+        return report.judged([Reason("pending", str(error))])
     except ConnectorError as error:
         logger.warning("reconciliation of %s: %s: %s", name, error.code, error.message)
         return report.failed(error)
@@ -266,4 +266,4 @@ def _judged(report: ReconcileReport, mendable: int) -> ReconcileReport:
         why.append(f"to make them due: connector reconcile {report.sync} --heal")
     if mendable < report.missing + report.differing:
         why.append("consent that differs is healed only with consent: {owner: warehouse}")
-    return replace(report, outcome="incomplete", reasons=tuple(why))
+    return report.judged([Reason("drift", text) for text in why])

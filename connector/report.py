@@ -1,13 +1,22 @@
 """What a run did, in numbers: the same ones for the CLI, Dagster, the log and the state."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
+from connector.codes import ReasonCode
 from connector.errors import ConnectorError
 
 Outcome = Literal["green", "incomplete", "guarded", "busy", "failed"]
 
 EXIT_STATUS: dict[Outcome, int] = {"green": 0, "failed": 1, "incomplete": 3, "guarded": 4, "busy": 5}
+
+
+class Reason(NamedTuple):
+    """Why a run is not green: a code that stays, and a sentence with its numbers."""
+
+    code: ReasonCode
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,8 @@ class Ended:
     started: float = 0.0
     reasons: tuple[str, ...] = ()
     """Why the outcome is not green, a sentence each."""
+    codes: tuple[str, ...] = ()
+    """The codes of these sentences, in their order: see `connector explain-code`."""
     error: dict[str, str] | None = None
 
     @property
@@ -44,14 +55,20 @@ class Ended:
         answer = asdict(self)
         if "seconds" in answer:
             answer["seconds"] = {name: round(spent, 3) for name, spent in answer["seconds"].items()}
-        answer["reasons"] = list(self.reasons)
+        answer |= {"reasons": list(self.reasons), "codes": list(self.codes)}
         return answer if self.error else {name: value for name, value in answer.items() if name != "error"}
 
     def failed(self, error: ConnectorError) -> Self:
         """The same counts, ended by `error`."""
         outcome: Outcome = {"guarded": "guarded", "busy": "busy"}.get(error.code, "failed")  # type: ignore[assignment]
         answer = {"code": error.code, "message": error.message, "remedy": error.remedy}
-        return replace(self, outcome=outcome, error=answer, reasons=(error.message,))
+        return replace(self, outcome=outcome, error=answer, reasons=(error.message,), codes=(error.code,))
+
+    def judged(self, reasons: Sequence[Reason]) -> Self:
+        """The same counts: green, or incomplete with the reasons why."""
+        outcome: Outcome = "incomplete" if reasons else "green"
+        texts, codes = tuple(why.text for why in reasons), tuple(why.code for why in reasons)
+        return replace(self, outcome=outcome, reasons=texts, codes=codes)
 
 
 @dataclass(frozen=True, slots=True)

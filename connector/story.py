@@ -21,7 +21,7 @@ from connector.config import Outbound, Sync
 from connector.delivery import Parcel, Terms, Traffic, deliver
 from connector.errors import BusyError, CancelledRunError, ConnectorError, GuardError, StateError, WarehouseError
 from connector.payload import Chunk
-from connector.report import Report
+from connector.report import Reason, Report
 from connector.state import exports, runs, snapshots
 from connector.state.database import State
 from connector.state.files import checksum
@@ -101,7 +101,7 @@ class Story(ABC, Generic[S, Kept, D]):
 
     @abstractmethod
     def close(
-        self, kept: Kept, drafted: D, report: Report, ended: ConnectorError | None, reasons: Sequence[str]
+        self, kept: Kept, drafted: D, report: Report, ended: ConnectorError | None, reasons: Sequence[Reason]
     ) -> Report:
         """The run's last report, after what Batch accepted was committed.
 
@@ -139,18 +139,19 @@ class Story(ABC, Generic[S, Kept, D]):
                 discard(self.state, report.run)
         return self._delivered(kept, drafted, self._terms(drafted, access, transport))
 
-    def judged(self, report: Report, why: Sequence[str]) -> Report:
+    def judged(self, report: Report, why: Sequence[Reason]) -> Report:
         """Green, or incomplete with the reasons why: those given, and what Batch did not take."""
         known, allowed = report.known, self.task.sync.tolerance.rejected
         reasons = list(why)
         if report.unsent:
             again = "ask for --resend again" if self.task.options.resend else "they stay due"
-            reasons.append(f"rows not sent, or with an unknown outcome: {report.unsent}; {again}")
+            text = f"rows not sent, or with an unknown outcome: {report.unsent}; {again}"
+            reasons.append(Reason("unsent", text))
         if exceeds(report.rejected, allowed, known):
             share = f"tolerance.rejected allows {allowed:.0%} of the {known} rows that it knows"
             see = f"see: connector rejects {report.sync}"
-            reasons.append(f"rows that Batch refused: {report.rejected}; {share}; {see}")
-        return replace(report, outcome="incomplete" if reasons else "green", reasons=tuple(reasons))
+            reasons.append(Reason("rejected", f"rows that Batch refused: {report.rejected}; {share}; {see}"))
+        return report.judged(reasons)
 
     def _recovered(self) -> Kept:
         """What was delivered, after killed runs were taken over.
@@ -219,7 +220,7 @@ class Story(ABC, Generic[S, Kept, D]):
         drafted: D,
         report: Report,
         ended: ConnectorError | None,
-        reasons: Sequence[str] = (),
+        reasons: Sequence[Reason] = (),
     ) -> Report:
         try:
             report = self.close(kept, drafted, report, ended, reasons)

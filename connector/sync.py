@@ -20,7 +20,7 @@ from connector.draft import Draft, draft, guarded
 from connector.errors import ConnectorError, GuardError
 from connector.events import EventStory
 from connector.pull import Pull
-from connector.report import AnyReport, ExportReport, Report
+from connector.report import AnyReport, ExportReport, Reason, Report
 from connector.state import runs, snapshots
 from connector.state.database import State, open_state
 from connector.state.lease import Lease, hold
@@ -135,7 +135,7 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
         drafted: Draft,
         report: Report,
         ended: ConnectorError | None,
-        reasons: Sequence[str],
+        reasons: Sequence[Reason],
     ) -> Report:
         """Commit the accepted rows to the snapshot."""
         result = settled(self.state, self.lease.run, drafted.attributes)

@@ -13,7 +13,7 @@ from connector._model import exceeds
 from connector._steps import step
 from connector.config import EventSync, ExportSync, Outbound, Project, Sync
 from connector.errors import ExportError, PendingError, UsageError, WarehouseError
-from connector.report import Ended, Report
+from connector.report import Ended, Reason, Report
 from connector.state import runs
 from connector.state.database import State
 
@@ -110,14 +110,14 @@ def _require_known_options(sync: Sync, options: Options) -> None:
         raise UsageError(f"{given} is for {allowed}, and '{sync.name}' is {kind}", remedy="leave it out")
 
 
-def tolerance_notes(task: Task[Outbound], report: Report, faulty: int) -> list[str]:
+def tolerance_notes(task: Task[Outbound], report: Report, faulty: int) -> list[Reason]:
     """Why the run is not green although all that can be sent was sent; empty within the tolerance."""
     allowed = task.sync.tolerance.invalid
     if not exceeds(faulty, allowed, report.known):
         return []
     what = f"rows that are invalid or have a value withheld: {faulty}"
     share = f"tolerance.invalid allows {allowed:.0%} of the {report.known} rows that the sync knows"
-    return [f"{what}; {share}; see: connector rejects {report.sync}"]
+    return [Reason("invalid", f"{what}; {share}; see: connector rejects {report.sync}")]
 
 
 @contextmanager

@@ -338,6 +338,20 @@ def test_people_get_plain_text_that_grep_can_read(world: World, say: Say) -> Non
         assert max(len(line.rstrip()) for line in answer.out.splitlines()) <= 200
 
 
+@pytest.mark.parametrize("code", ["held", "warehouse", "green"])
+def test_a_code_is_explained(say: Say, code: str) -> None:
+    """To people and to scripts alike; without one, all are; a wrong one gets the near one."""
+    answer = say("explain-code", code)
+    (told,) = say("explain-code", code, "--json").json
+    assert answer.status == 0
+    assert f"{code}  {told['sentence']}" in answer.out
+    assert told["remedy"] in answer.out
+    assert told in say("explain-code", "--json").json
+    wrong = say("explain-code", code[:-1])
+    assert wrong.status == 2
+    assert f"did you mean '{code}'?" in wrong.err
+
+
 @pytest.mark.parametrize("command", ["init", "explain", "erase", "compact"])
 def test_commands_of_later_versions_say_so(say: Say, command: str) -> None:
     """A command of the contract that is not there yet is refused by name."""

@@ -190,7 +190,7 @@ def test_outage_leaves_few_chunks_in_doubt(state: State, lease: Lease, answer: A
     traffic = run.send(api)
     assert run.states == "u" * most + "p" * (10 - most)
     assert traffic.requests == most
-    assert "in a row" in traffic.reasons[0]
+    assert "in a row" in traffic.reasons[0].text
 
 
 def test_doubts_between_answers_do_not_end_the_run(state: State, lease: Lease) -> None:
@@ -232,7 +232,7 @@ def test_chunk_whose_events_became_too_old_is_not_sent(state: State, lease: Leas
     traffic = run.send(api)
     assert run.states == "dpdp"
     assert api.calls == [["c0"], ["c2"]]
-    assert traffic.reasons == ["events became too old for Batch while they waited to be sent"]
+    assert traffic.reasons == [("too_old", "events became too old for Batch while they waited to be sent")]
 
 
 def test_chunk_that_becomes_too_old_while_it_waits_is_not_sent(state: State, lease: Lease) -> None:

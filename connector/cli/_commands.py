@@ -199,6 +199,16 @@ def rejects(call: Call, *, sync: str) -> Answer:
     return _history.rejects(call, sync)
 
 
+@commands.command("explain-code")
+@click.argument("code", required=False)
+@answers
+def explain_code(call: Call, *, code: str | None) -> Answer:  # noqa: ARG001
+    """What an outcome, an error's code or a reason's code means, and what to do about it."""
+    from connector.cli import _codes
+
+    return _codes.explain(code)
+
+
 @commands.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 takes a free one.")
 @click.option(
