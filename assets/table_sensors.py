@@ -33,7 +33,7 @@ def _sensor(project: Project, name: str, syncs: list[Outbound], jobs: Jobs) -> d
     """The sensor of one warehouse. Its first tick, and that of a sync which is new to it, only remember."""
 
     @dg.sensor(
-        name=f"{name}_table_changed",
+        name=_named(name),
         jobs=[jobs[_job(sync.name)] for sync in syncs],
         minimum_interval_seconds=project.settings.warehouses[name].stamp_seconds,
         default_status=dg.DefaultSensorStatus.STOPPED,
@@ -90,7 +90,7 @@ def _look(project: Project, name: str, tables: Iterable[str]) -> _Look:
         ConnectorError: The warehouse cannot be opened.
     """
     look = _Look({}, [])
-    with project.settings.warehouses[name].open(project.root, tags={"sensor": f"{name}_table_changed"}) as reader:
+    with project.settings.warehouses[name].open(project.root, tags={"sensor": _named(name)}) as reader:
         for table in dict.fromkeys(tables):
             try:
                 look.stamps[table] = reader.stamp(Relation(table=table))
@@ -107,6 +107,11 @@ def _runs(instance: dg.DagsterInstance, sync: str) -> bool:
     """Whether a run of the sync's job waits or is under way."""
     unfinished = dg.RunsFilter(job_name=_job(sync), statuses=list(NOT_FINISHED_STATUSES))
     return bool(instance.get_runs(unfinished, limit=1))
+
+
+def _named(warehouse: str) -> str:
+    """The sensor's name; Dagster takes no hyphen."""
+    return f"{warehouse.replace('-', '__')}_table_changed"
 
 
 def _job(sync: str) -> str:

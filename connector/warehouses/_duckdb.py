@@ -187,12 +187,13 @@ class DuckDBReader:
         """See `Reader.stamp`: any write to the database's file counts, to whatever table.
 
         Raises:
-            WarehouseError: The warehouse was closed.
+            WarehouseError: There is no such table, or the warehouse was closed.
         """
         if relation.table is None or self._files is None:
             return None
         names = {"own": parts(relation.table)[-1].text, "ours": self._files.ours}
-        with self._session(named(relation)) as session:
+        with self.source(relation) as (session, rows):
+            self._fields(session, relation, rows)
             ((told,),) = session.execute(stamps.TOLD, names).fetchall()
         return stamps.stamp(self._files, self.now()) if told else None
 

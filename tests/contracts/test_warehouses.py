@@ -503,3 +503,5 @@ def test_what_is_no_table_has_no_stamp(bench: Bench, tmp_path: Path) -> None:
     assert _stamp(bench, tmp_path, "seen") is None
     with bench.settings.open(tmp_path) as reader:
         assert reader.stamp(Relation(query=f"select * from {shop}customers")) is None
+        with pytest.raises(WarehouseError, match="there is no table 'strangers'"):
+            reader.stamp(Relation(table="strangers"))
