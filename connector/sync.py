@@ -154,7 +154,6 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
         withheld = rejected.filter(pl.col("attribute").is_not_null()).select("key").unique()
         left_out = drafted.change_set.skipped or drafted.change_set.uncleared
         moved = cursor and moves and not reading.asked and not left_out
-        clean = report.outcome == "green" and not (report.invalid or report.withheld or report.rejected or left_out)
         return Judged(
             invalid=rejected,
             withheld=withheld,
@@ -162,7 +161,7 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
             keys=list(reading.keys) if reading.asked or reading.still else None,
             full=reading.full,
             cursor={"value": reading.until.isoformat(), "scope": reading.scope} if moved else None,
-            stamp=reading.stamp if clean else None,
+            stamp=reading.stamp if report.outcome == "green" and not left_out else None,
         )
 
     def _books(self, snapshot: Snapshot, attributes: dict[str, str], key_column: str) -> Books:
