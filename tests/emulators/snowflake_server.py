@@ -156,8 +156,9 @@ async def query(request: Request) -> Response:
         except Exception as error:  # noqa: BLE001 - whatever fakesnow does not know
             return refused("000603", "XX000", f"{type(error).__name__}: {error}")
         rest = rest_of_result.get()
-        note_write(database, asked["sqlText"])
     answer = json.loads(bytes(response.body))
+    if answer.get("success"):
+        note_write(database, asked["sqlText"])
     if response.status_code >= 500:
         return refused("000603", "XX000", str(answer.get("message")))
     if "stageInfo" in (answer.get("data") or {}):
