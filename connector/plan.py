@@ -82,6 +82,7 @@ def plan_sync(project: Project, name: str, options: Options = _EVERYTHING, *, pr
         minutes=minutes,
         sample=drafted.sample,
         notes=(
+            *report.notes,
             *_open_notes(opened),
             *(why.text for why in tolerance_notes(task, report, drafted.faulty)),
             *_late_notes([chunk.closes for chunk in drafted.chunks if chunk.closes is not None], minutes),

@@ -50,12 +50,13 @@ class DuckDB(WarehouseSettings):
         Raises:
             WarehouseError: There is no such file, it is no DuckDB database, or it is still locked.
         """
-        from connector.warehouses import _duckdb  # noqa: PLC0415 - settings load where a start must be quick
+        from connector.warehouses import _duckdb, _duckdb_stamp  # noqa: PLC0415 - settings load where a start must be quick
 
         path = _duckdb.database_path(root, self.path)
+        files = _duckdb_stamp.files(path, self.state_schema)
         connection = _duckdb.connect(path, patience)
         try:
-            reader = _duckdb.DuckDBReader(connection, path, root, memory, spill)
+            reader = _duckdb.DuckDBReader(connection, path, root, memory, spill, files)
             try:
                 yield reader
             finally:

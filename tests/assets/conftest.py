@@ -1,5 +1,7 @@
 """A small project on DuckDB, and the local Profile API behind it."""
 
+import os
+import time
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -77,6 +79,8 @@ class House:
     def __init__(self, root: Path, instance: dg.DagsterInstance) -> None:
         self.root = root
         self.instance = instance
+        self.still = False
+        """Whether nobody else writes into the warehouse; if not, no run can know that its source did not change."""
         self.simulator = Simulator({PROJECT_KEY: REST_KEY}, record=True)
         self.simulator.configure(other_rate=None, export_seconds=0.0)
         self.write("connector.yaml", MAIN)
@@ -91,6 +95,12 @@ class House:
         with duckdb.connect(str(self.root / "warehouse.duckdb")) as connection:
             for statement in statements:
                 connection.execute(statement)
+
+    def rest(self, seconds: float) -> None:
+        """From now on the test alone writes into the warehouse, and its last write was so long ago."""
+        self.still = True
+        moment = time.time() - seconds
+        os.utime(self.root / "warehouse.duckdb", (moment, moment))
 
     def fill(self, rows: int) -> None:
         self.sql(
@@ -115,6 +125,9 @@ class House:
         self, sync: str = "customers", days: Sequence[str] = (), beside: Sequence[Any] = (), **config: Any
     ) -> dg.ExecuteInProcessResult:
         """Run the sync: without a partition, or with those from the first of `days` to the last; and what is `beside`."""
+        database = self.root / "warehouse.duckdb"
+        if database.exists() and not self.still:
+            os.utime(database)
         project = load_project(self.root)
         asked = project.sync(sync)
         ends = (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
