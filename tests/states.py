@@ -1,0 +1,32 @@
+"""Where a test's state lies: the contract of the state holds in its folder and in PostgreSQL alike."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple
+
+from connector.state.database import State, open_state
+from connector.state.postgres import Server, server
+
+PROJECT = "project_s3cret"
+
+
+class Home(NamedTuple):
+    """A state that can be opened, from any process."""
+
+    folder: Path
+    server: Server | None
+
+    def opened(self, project: str = PROJECT) -> AbstractContextManager[State]:
+        """The state, made if there is none."""
+        return open_state(self.folder, project, self.server)
+
+    def arguments(self) -> list[str]:
+        """What another process needs to open it, for `of`."""
+        address = [self.server.url.render_as_string(hide_password=False), self.server.schema] if self.server else []
+        return [str(self.folder), *address]
+
+    @classmethod
+    def of(cls, folder: str, *address: str) -> "Home":
+        """The home of these arguments."""
+        url, schema = address or ("", "")
+        return cls(Path(folder), server(url.replace("+psycopg", ""), schema) if url else None)
