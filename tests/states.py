@@ -22,11 +22,12 @@ class Home(NamedTuple):
 
     def arguments(self) -> list[str]:
         """What another process needs to open it, for `of`."""
-        address = [self.server.url.render_as_string(hide_password=False), self.server.schema] if self.server else []
-        return [str(self.folder), *address]
+        if self.server is None:
+            return [str(self.folder)]
+        address = self.server.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        return [str(self.folder), address, self.server.schema]
 
     @classmethod
     def of(cls, folder: str, *address: str) -> "Home":
         """The home of these arguments."""
-        url, schema = address or ("", "")
-        return cls(Path(folder), server(url.replace("+psycopg", ""), schema) if url else None)
+        return cls(Path(folder), server(*address) if address else None)

@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 from connector.simulator import Rate, Served, serve
+from tests.states import Home
 from tests.world import World
 
 ROWS = 20_000
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[World, Served]]:
-    world = World(tmp_path / "project")
+def served(tmp_path: Path, home: Home) -> Iterator[tuple[World, Served]]:
+    world = World(tmp_path / "project", server=home.server)
     world.sync(attributes="{orders: orders, name: name}")
     world.sql(
         f"create table customers as select 'c' || i as custom_id, i as orders, 'n' || i as name from range({ROWS}) t(i)"
