@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from connector.errors import BusyError, StateError
 from connector.state import lease as leases
-from connector.state import postgres, rate, runs
+from connector.state import postgres, rate, runs, snapshots
 from connector.state.database import BUCKETS, LEASES, META, State
 from connector.state.lease import hold, is_alive, is_held
 from connector.state.postgres import Server
@@ -183,6 +183,7 @@ def test_a_live_holder_keeps_its_lease_while_it_is_busy_elsewhere(
 def test_a_process_number_of_another_container_means_nothing(state: State) -> None:
     """A holder in another container of this host is respected until its lease expires, whoever has its number here."""
     name = postgres.host()
+    assert ("/" in name) == Path("/proc/self/ns/pid").is_symlink(), "it is the container's too"
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     with hold(state, "customers", "run-1"):
@@ -206,6 +207,10 @@ def test_any_text_comes_back(home: Home) -> None:
         with state.write() as connection:
             runs.replace_rejects(connection, "customers", frame)
         found = runs.rejects(state, "customers")
+        refused = {"files": {"a\0b": ["\0", "é"]}}
+        with state.write() as connection:
+            snapshots.store(connection, "customers", refused, 1)
+            assert snapshots.current(connection, "customers", "profiles") == (refused, 1)
     assert found.sort("key").rows() == frame.sort("key").rows()
     printable = [key for key in found["key"] if key.isprintable()]
     assert printable == sorted(printable)

@@ -2,12 +2,12 @@
 
 import re
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from connector._model import KeptSecret, Model, Size, is_loopback
+from connector._model import KeptSecret, MistakeError, Model, Size, is_loopback
 from connector.api._http import Limits
 from connector.config._scalars import BoundedDuration, PositiveDuration, Text, short_form
 from connector.warehouses import Warehouse
@@ -67,6 +67,12 @@ class StateSettings(Model):
         default="batch_connector", alias="schema", description="the schema of the database that is this project's own"
     )
 
+    @model_validator(mode="after")
+    def _schema_is_of_a_database(self) -> Self:
+        if self.database is None and "schema_" in self.model_fields_set:
+            raise MistakeError("has no meaning without a database; remove it or add `database`", "schema")
+        return self
+
 
 StateOrFolder = Annotated[
     StateSettings, BeforeValidator(short_form("files", "a folder"), json_schema_input_type=StateSettings | Text)
@@ -116,7 +122,8 @@ class ProjectSettings(Model):
         description="ceiling of a diff, in bytes; beyond it, it spills to disk",
     )
     state: StateOrFolder = Field(
-        default=StateSettings(files=".connector"), description="what was delivered and what is due: a folder"
+        default=StateSettings(files=".connector"),
+        description="what was delivered and what is due: its folder, or {database, files, schema}",
     )
     warehouses: dict[
         Annotated[str, AfterValidator(_warehouse_name), Field(json_schema_extra={"pattern": "^[a-z0-9_-]{1,60}$"})],

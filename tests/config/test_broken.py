@@ -225,6 +225,10 @@ BROKEN_MAINS = {
         MAIN + "state: {database: {env: URL}, files: a, schema: ⟪Batch}\n",
         "state.schema: a schema's name is 1 to 63 lower-case letters, digits and '_', the first no digit; rename it",
     ),
+    "state schema of no database": (
+        MAIN + "state: {files: a, schema: ⟪eu}\n",
+        "state.schema: has no meaning without a database; remove it or add `database`",
+    ),
     "state list": (MAIN + "⟪state: [a]\n", "state: must be a folder or a mapping, got a list"),
     "memory": (MAIN + "memory: ⟪1G\n", "memory: must be a whole number and a unit, kB, MB or GB, such as 1GB"),
     "bare memory": (MAIN + "memory: ⟪1000000\n", "memory: must be a whole number and a unit"),

@@ -76,6 +76,26 @@ def test_another_host_is_busy_until_the_lease_of_a_dead_one_ends(world: World) -
     assert world.held() == world.wanted()
 
 
+def test_every_kind_of_sync_keeps_its_books_there(tmp_path: Path, shared_home: Home) -> None:
+    """Events and their ledger, exports and reconciliation find again what the run before left in the database."""
+    world = World(tmp_path / "project", server=shared_home.server)
+    world.sql("create table customers as select 'c' || i as custom_id, i as visits from range(5) t(i)")
+    world.sql("""create table orders as select custom_id, visits as order_id, 1.5 as amount,
+        case when visits = 4 then now()::timestamp - interval 2 day else now()::timestamp - interval 1 minute end
+        as ordered_at from customers""")
+    world.sync(attributes="{visits: visits}")
+    world.events_sync(attributes="{amount: amount}")
+    world.export_sync(attributes="[visits]")
+    assert world.run().accepted == 5
+    first, again = world.run("orders"), world.run("orders")
+    assert (first.accepted, first.held, again.already_sent, again.held) == (4, 1, 4, 1)
+    assert world.listed()[0]["state"] == "held"
+    assert [world.pull().rows, world.pull().rows] == [5, 5]
+    assert [export["state"] for export in world.exports()] == ["loaded", "loaded"]
+    assert len(world.rows("batch.profile_attributes")) == 5
+    assert world.reconcile().differing == 0
+
+
 def told(world: World, *command: str) -> "subprocess.CompletedProcess[str]":
     arguments = [sys.executable, "-m", "connector", "--project", str(world.folder), *command, "--json"]
     return subprocess.run(arguments, capture_output=True, text=True, check=False)
