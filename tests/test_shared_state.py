@@ -64,12 +64,11 @@ def test_a_host_whose_folder_is_not_the_shared_one_is_refused(shared_home: Home,
 
 
 def test_a_folder_of_another_state_is_refused(shared_home: Home, another: Server, tmp_path: Path) -> None:
-    """Neither a folder whose SQLite knows of files, nor another schema's, is taken: one would remove the other's files."""
+    """Neither a folder with SQLite in it, nor another schema's, is taken: one state would remove the other's files."""
     for number, home in enumerate((Home(tmp_path / "sqlite", None), shared_home)):
-        with home.opened() as state:
-            (state.folder / "snapshots" / "customers").mkdir()
-            (state.folder / "snapshots" / "customers" / "1.parquet").touch()
-        assert "by another state than that of state.database" in str(refusal(Home(home.folder, another))), number
+        with home.opened():
+            pass
+        assert "belongs to another state" in str(refusal(Home(home.folder, another))), number
     with emulator.connected() as connection:
         found = connection.execute(sa.select(sa.func.to_regnamespace(another.schema))).scalar_one()
     assert found is None, "a refused state left a schema behind"
@@ -85,14 +84,17 @@ def test_a_lost_database_is_not_a_fresh_start(shared_home: Home) -> None:
     assert "restore the database" in refusal(shared_home).remedy
 
 
-def test_a_fresh_folder_that_an_emptied_database_left_is_taken_again(shared_home: Home) -> None:
-    """Where nothing was delivered yet, making the state anew loses nothing."""
+def test_a_first_run_that_was_killed_is_begun_anew(shared_home: Home) -> None:
+    """A folder that is marked for a state which was never made, or was dropped before it delivered, is taken again."""
     assert shared_home.server
     with shared_home.opened():
         pass
-    emulator.drop(shared_home.server)
-    with shared_home.opened(), shared_home.opened():
-        pass
+    mark = shared_home.folder / "owner"
+    for cut in (len(mark.read_text()), 7, 0):
+        mark.write_text(mark.read_text()[:cut])
+        emulator.drop(shared_home.server)
+        with shared_home.opened(), shared_home.opened():
+            pass
 
 
 def test_writers_follow_one_another(shared_home: Home, state: State) -> None:

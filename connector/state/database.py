@@ -207,7 +207,7 @@ def open_state(folder: Path, project_key: str, server: Server | None = None) -> 
         with translated(folder), engine.begin() as connection:
             if server:
                 postgres.make_schema(connection, server.schema)
-            seed = _bound(connection, folder, project_key)
+            seed = _bound(connection, folder, project_key, server)
         yield State(folder, engine, seed)
     finally:
         engine.dispose()
@@ -225,7 +225,7 @@ def clock(database: sa.Engine | sa.Connection) -> sa.ColumnElement[float]:
     return sa.literal(time.time())
 
 
-def _bound(connection: sa.Connection, folder: Path, project_key: str) -> int:
+def _bound(connection: sa.Connection, folder: Path, project_key: str, server: Server | None) -> int:
     """The seed of the state, after it was made, or found to be this project's and whole."""
     _tables.create_all(connection)
     meta = {row.name: row.value for row in connection.execute(sa.select(META))}
@@ -241,8 +241,8 @@ def _bound(connection: sa.Connection, folder: Path, project_key: str) -> int:
         )
     if meta["schema"] != str(SCHEMA):
         _migrate(connection, folder, int(meta["schema"]))
-    if is_shared(connection):
-        postgres.claim(folder, hashlib.sha256(meta["salt"].encode()).hexdigest()[:32], new=new)
+    if server:
+        postgres.claim(folder, hashlib.sha256(meta["salt"].encode()).hexdigest()[:32], server, new=new)
     elif time.time() - float(meta.get("checked", 0)) > CHECK_SECONDS:
         sqlite.check(connection, folder)
         _note(connection, {"checked": str(time.time())})

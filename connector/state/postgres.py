@@ -44,6 +44,9 @@ _REMEDIES = {
 }
 """What to do, by SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html."""
 
+_FILES = ("state.db", "snapshots/*/*", "ledger/*/*")
+"""What shows that a folder is in use."""
+
 _OF_VALUES = ("22", "23")
 """Classes of errors whose words may hold values."""
 
@@ -156,35 +159,37 @@ def _is_there(connection: sa.Connection, schema: str) -> bool:
     return bool(connection.execute(sa.select(sa.func.to_regnamespace(schema).is_not(None))).scalar_one())
 
 
-def claim(folder: Path, owner: str, *, new: bool) -> None:
+def claim(folder: Path, owner: str, where: Server, *, new: bool) -> None:
     """Make sure that the folder is the one of this state's files: two states in one would remove each other's.
 
     Args:
         folder: Of the files.
         owner: Stands for the state; not a secret.
+        where: Its tables.
         new: The state has just been made, so that a folder without files becomes its own.
 
     Raises:
         StateError: It is another state's, or one that this state's files do not lie in.
     """
     mark = folder / "owner"
-    if new and not any((*folder.glob("snapshots/*/*"), *folder.glob("ledger/*/*"))):
-        with os.fdopen(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(owner)
-            os.fsync(file.fileno())
-        return
-    found = mark.read_text() if mark.exists() else None
+    found, place, *_ = [*(mark.read_text().splitlines() if mark.exists() else []), "", ""]  # or cut by a crash
     if found == owner:
         return
-    if new or found:
+    if not new and not found:
         raise StateError(
-            f"the state folder '{folder}' has files of what was delivered by another state than that of state.database",
-            remedy="name another folder in state.files, or restore the database that belongs to these",
+            f"the state folder '{folder}' lacks the files of the state in state.database",
+            remedy="name the folder in state.files that all hosts share, or restore it from a backup",
         )
-    raise StateError(
-        f"the state folder '{folder}' lacks the files of the state in state.database",
-        remedy="name the folder in state.files that all hosts share, or restore it from a backup",
-    )
+    # A first run that was killed leaves its mark, and no state.
+    used = place not in ("", str(where)) or any(next(folder.glob(files), None) for files in _FILES)
+    if not new or used:
+        raise StateError(
+            f"the state folder '{folder}' belongs to another state than that of state.database",
+            remedy="name another folder in state.files, or restore the database that belongs to this one",
+        )
+    with os.fdopen(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(f"{owner}\n{where}\n")
+        os.fsync(file.fileno())
 
 
 def host() -> str:
