@@ -77,9 +77,9 @@ def run_sync(
 
 def led(project: Project, report: R, story: Callable[[State, Lease], R]) -> R:
     """The story's report, told under the sync's lease; an error on purpose ends it and is in its report."""
+    key, server = project.access().project_key.get_secret_value(), project.state_server()
     try:
-        key = project.access().project_key.get_secret_value()
-        with open_state(project.state_dir, key) as state, hold(state, report.sync, report.run) as lease:
+        with open_state(project.state_dir, key, server) as state, hold(state, report.sync, report.run) as lease:
             told = story(state, lease)
         step("lease.freed")
         return told
