@@ -95,7 +95,8 @@ def unless_still(
     there, newer than `lag` or dated in the future; so nothing is skipped.
     """
     sync = task.sync
-    if sync.cursor or sync.respect_opt_out or not reading.full:
+    skips = task.project.warehouse(sync).skip_unchanged
+    if not skips or sync.cursor or sync.respect_opt_out or not reading.full:
         return reading
     value = reader.stamp(sync.source.relation)
     if value is None:

@@ -189,6 +189,9 @@ class WarehouseSettings(Model):
     state_schema: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")] = Field(
         default="batch_connector", description="the schema of ours in which engine: warehouse keeps its snapshots"
     )
+    skip_unchanged: bool = Field(
+        default=True, description="a profile sync without a cursor reads nothing where its table did not change since"
+    )
 
     @abstractmethod
     def open(

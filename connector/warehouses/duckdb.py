@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from connector.warehouses._base import Needs, WarehouseSettings
 from connector.warehouses._grants import comment
 
@@ -25,6 +27,9 @@ class DuckDB(WarehouseSettings):
 
     type: Literal["duckdb"]
     path: str
+    skip_unchanged: bool = Field(  # reading a file of one's own costs nothing that is billed
+        default=False, description="a profile sync without a cursor reads nothing where its file did not change since"
+    )
 
     @contextmanager
     def open(

@@ -206,7 +206,7 @@ BROKEN_MAINS = {
     ),
     "key of another warehouse": (
         MAIN.replace("{type: duckdb,", "{type: duckdb, ⟪project: acme,"),
-        "warehouses.local: unknown key; allowed here: path, state_schema, type",
+        "warehouses.local: unknown key; allowed here: path, skip_unchanged, state_schema, type",
     ),
     "name of a warehouse": (MAIN + "  ⟪Big One: {type: duckdb, path: a}\n", "a warehouse's name is 1 to 60 lower-case"),
     "state in a bucket": (

@@ -76,7 +76,7 @@ class DuckDBBench:
     failing = "SELECT CAST(CASE WHEN range = 200000 THEN 's3cret' ELSE '1' END AS INTEGER) AS i FROM range(250000)"
 
     def __init__(self, root: Path) -> None:
-        self.settings = DuckDB(type="duckdb", path="warehouse.duckdb")
+        self.settings = DuckDB(type="duckdb", path="warehouse.duckdb", skip_unchanged=True)
         self._file = root / "warehouse.duckdb"
         duckdb.connect(self._file).close()
 

@@ -104,14 +104,12 @@ def test_an_edited_sync_reads(world: World, keys: dict[str, str]) -> None:
     assert not skipped(world.run())
 
 
-@pytest.mark.parametrize(
-    "where", ["{type: duckdb, path: warehouse.duckdb, state_schema: x}", "{type: duckdb, path: copy.duckdb}"]
-)
+@pytest.mark.parametrize("where", ["path: warehouse.duckdb, state_schema: x", "path: copy.duckdb"])
 def test_a_warehouse_with_other_settings_is_another_one(world: World, where: str) -> None:
     """The same table of another file, or another account, may hold other rows."""
     shutil.copy2(world.database, world.folder / "copy.duckdb")
     main = world.folder / "connector.yaml"
-    main.write_text(main.read_text().replace("{type: duckdb, path: warehouse.duckdb}", where))
+    main.write_text(main.read_text().replace("path: warehouse.duckdb", where))
     assert not skipped(world.run())
 
 
