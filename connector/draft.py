@@ -23,7 +23,7 @@ from connector.mapping import KEY, Mapping, keys, resolve
 from connector.payload import Chunk, chunks
 from connector.planning import ChangeSet, Job, Sifted, build, removed_rows, sift
 from connector.pushdown import Corner, Keep
-from connector.reading import Reading, batches_of, how_to_read, keys_again, latest_of, unless_still
+from connector.reading import Reading, batches_of, estimated, how_to_read, keys_again, latest_of, unless_still
 from connector.report import Report, Seconds
 from connector.state import runs
 from connector.state.database import State
@@ -47,6 +47,7 @@ class Draft:
         done: Keys that were due and have nothing to send: gone from the source, or equal to what Batch has.
         report: The counts so far.
         snapshot: What was delivered before, where it lies now.
+        read_bytes: That the read was to be billed for, where this is a plan and the warehouse bills them.
     """
 
     mapping: Mapping
@@ -57,6 +58,7 @@ class Draft:
     done: list[str]
     report: Report
     snapshot: Snapshot
+    read_bytes: int | None
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -108,6 +110,7 @@ class _Read(NamedTuple):
         known: Its rows.
         keys: Of `reading.keys` those that exist.
         over: To be called within the context where nothing will be sent.
+        bytes: See `Draft.read_bytes`.
     """
 
     terms: Terms
@@ -118,6 +121,7 @@ class _Read(NamedTuple):
     known: int
     keys: AbstractSet[str]
     over: Callable[[], None] = lambda: None
+    bytes: int | None = None
 
 
 def draft(
@@ -175,7 +179,7 @@ def draft(
     )
     requests = list(chunks(change_set.lengths, max_profiles=per_call))
     done = [*change_set.idle, *(gone - set(removed[KEY]) if clears else gone)]
-    return Draft(job.mapping, reading, change_set, requests, endpoint, done, counted, found.snapshot)
+    return Draft(job.mapping, reading, change_set, requests, endpoint, done, counted, found.snapshot, found.bytes)
 
 
 @contextmanager
@@ -205,11 +209,12 @@ def _read(source: _Source, snapshot: Snapshot) -> Iterator[_Read]:
             yield _compared(source, corner, job, reading, terms)
         else:
             found: set[str] = set()
+            billed = estimated(task, reader, terms.mapping, reading) if source.keep is None else None
             batches = batches_of(task, reader, terms.mapping, reading, found)
             sifted = sift(told(batches, source.progress), job, how["spill"])
             known = corner.differ.rows(snapshot.manifest["table"]) if corner and elsewhere else len(job.index)
             stack.close()
-            yield _Read(terms, reading, sifted, job, snapshot, known, found)
+            yield _Read(terms, reading, sifted, job, snapshot, known, found, bytes=billed)
 
 
 def _how_to_open(source: _Source) -> dict[str, Any]:

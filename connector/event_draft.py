@@ -87,6 +87,7 @@ class EventDraft:
         recipe: What an event's identity is made of: of another recipe, events that were sent would look new.
         discarded: Events that were held and are so no longer (LISTED_SCHEMA).
         report: The counts so far.
+        read_bytes: That the read was to be billed for, where this is a plan and the warehouse bills them.
     """
 
     reading: EventReading
@@ -97,6 +98,7 @@ class EventDraft:
     recipe: str
     discarded: pl.DataFrame
     report: Report
+    read_bytes: int | None
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -124,7 +126,9 @@ class EventDraft:
         return self.sifted.faulty
 
 
-def draft(task: Task[EventSync], state: State, ledger: Ledger, report: Report, progress: Progress) -> EventDraft:
+def draft(
+    task: Task[EventSync], state: State, ledger: Ledger, report: Report, progress: Progress, *, plans: bool = False
+) -> EventDraft:
     """Read the source and write the operations, in the outbox under the report's run.
 
     Raises:
@@ -158,6 +162,7 @@ def draft(task: Task[EventSync], state: State, ledger: Ledger, report: Report, p
             discard=options.discard_held,
             limit=options.limit,
         )
+        billed = reader.estimate(sync.source.relation, mapping.columns, reading.rows) if plans else None
         batches = _batches(task, reader, mapping, reading, _milliseconds(now) - AGE_MAX)
         sifted = sift(told(batches, progress), job, spill)
     read_seconds = time.monotonic() - start
@@ -179,7 +184,7 @@ def draft(task: Task[EventSync], state: State, ledger: Ledger, report: Report, p
     undecided = sifted.held + (0 if judged_again else waiting.height)
     begun = replace(report, full=reading.full, margin=margin, undecided=undecided, seconds=seconds)
     counted = _counted(begun, sifted, events, discarded)
-    return EventDraft(reading, sifted, events, chunks, endpoint, _recipe(sync, mapping), discarded, counted)
+    return EventDraft(reading, sifted, events, chunks, endpoint, _recipe(sync, mapping), discarded, counted, billed)
 
 
 def guarded(task: Task[EventSync], ledger: Ledger, drafted: EventDraft) -> GuardError | None:

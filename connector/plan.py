@@ -35,6 +35,7 @@ class Plan:
         calls: Requests.
         bytes: Of all their bodies.
         minutes: At the configured rate.
+        read_bytes: That the warehouse says it bills for the read; None where bytes are not what is billed.
         sample: A few keys, for the operator's eyes only.
         notes: What else is worth knowing.
     """
@@ -44,6 +45,7 @@ class Plan:
     calls: int
     bytes: int
     minutes: float
+    read_bytes: int | None
     sample: list[str]
     notes: tuple[str, ...] = ()
 
@@ -81,6 +83,7 @@ def plan_sync(project: Project, name: str, options: Options = _EVERYTHING, *, pr
         calls=len(drafted.chunks),
         bytes=sum(chunk.bytes for chunk in drafted.chunks),
         minutes=minutes,
+        read_bytes=drafted.read_bytes,
         sample=drafted.sample,
         notes=(
             *report.notes,
@@ -103,7 +106,7 @@ def _drafted(
         case EventSync():
             task = Task(project, sync, options)
             ledger = _believed(ledgers.load, ledgers.nothing, state, sync.name, options)
-            drafted = event_drafts.draft(task, state, ledger, report, progress)
+            drafted = event_drafts.draft(task, state, ledger, report, progress, plans=True)
             return drafted, event_drafts.guarded(task, ledger, drafted)
         case ProfileSync():
             profile_task = Task(project, sync, options)

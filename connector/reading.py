@@ -137,6 +137,16 @@ def batches_of(
             yield batch.filter(~keys(mapping, batch)[KEY].is_in(seen).fill_null(value=False)) if reading.keys else batch
 
 
+def estimated(task: Task[ProfileSync], reader: Reader, mapping: Mapping, reading: Reading) -> int | None:
+    """Bytes that the reading will be billed for; None where bytes are not what is billed."""
+    wanted = [Keys(mapping.key_column, reading.keys)] if reading.keys else []
+    parts = [*wanted, *([reading.window] if reading.full or reading.window else [])]
+    relation, latest = task.sync.source.relation, latest_of(task, mapping)
+    found = [reader.estimate(relation, mapping.columns, rows, latest=latest) for rows in parts]
+    billed = [each for each in found if each is not None]
+    return sum(billed) if len(billed) == len(found) else None
+
+
 def latest_of(task: Task[ProfileSync], mapping: Mapping) -> Latest | None:
     """How the newest row of a key is told, where the sync asks for it."""
     if task.sync.cursor and task.sync.cursor.column and task.sync.dedupe == "latest":

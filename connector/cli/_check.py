@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from connector.api import profiles
 from connector.api._http import Access, connect
 from connector.cli._check_sources import Source, source
+from connector.cli._tables import size
 from connector.config import ExportSync, Outbound, Project, Sync
 from connector.config._document import Document
 from connector.config._yaml import read_document
@@ -87,7 +88,8 @@ class _Tried:
 
         def resolved() -> str:
             found.append(source(sync, reader.columns(sync.source.relation)))
-            return found[0].found
+            billed = reader.estimate(sync.source.relation, found[0].mapping.columns)
+            return found[0].found + (f"; a full read is billed as {size(billed)}" if billed is not None else "")
 
         if self.step(f"{sync.name}: columns", _Place(sync.name, ("source",)), resolved):
             what, key = ("events", "source") if sync.kind == "events" else ("keys", "key")

@@ -27,6 +27,10 @@ class Source(Protocol):
     """A source whose columns can become what the mapping asks."""
 
     @property
+    def mapping(self) -> Mapping | EventMapping:
+        """Which of them are read, and what they become."""
+
+    @property
     def found(self) -> str:
         """The columns in words."""
 

@@ -70,6 +70,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "calls": plan.calls,
         "bytes": plan.bytes,
         "minutes": plan.minutes,
+        "read_bytes": plan.read_bytes,
         "sample": plan.sample,
         "notes": list(plan.notes),
     }

@@ -1,5 +1,6 @@
 """Reports, plans and lists as people read them: text and tables that fit 80 columns."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from rich import box
@@ -24,6 +25,7 @@ _PULLED = ("rows", "inserted", "duplicates", "quarantined", "mistyped", "files",
 _COLOURS = {"green": "green", "incomplete": "yellow", "guarded": "yellow", "busy": "yellow", "failed": "red"}
 
 KIB = 1024
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
 def show_report(out: Console, report: AnyReport) -> None:
@@ -52,6 +54,8 @@ def show_plan(out: Console, plan: Plan) -> None:
     told = (*_READ, "planned", "held", "expired")
     names = [name for name in told if getattr(report, name) or name in ("read", "planned")]
     out.print(table(("rows", ""), [(name, f"{getattr(report, name):,}") for name in names], right=(1,)))
+    if plan.read_bytes is not None:
+        out.print(f"the read is billed by the warehouse as {size(plan.read_bytes)}")
     changes = [(name, f"{rows:,}") for name, rows in plan.by_attribute.items() if rows]
     if changes:
         out.print(table(("attribute", "rows that send it"), changes, right=(1,)))
@@ -93,7 +97,10 @@ def outcome_text(outcome: str) -> Text:
 
 def size(count: int) -> str:
     """A number of bytes for people."""
-    return f"{count:,} bytes" if count < KIB else f"{count / KIB:,.1f} KiB"
+    if count < KIB:
+        return f"{count:,} bytes"
+    power = min(int(math.log(count, KIB)), len(_UNITS))
+    return f"{count / KIB**power:,.1f} {_UNITS[power - 1]}"
 
 
 def _count(name: str, count: int) -> str:

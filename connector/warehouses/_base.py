@@ -129,6 +129,20 @@ class Reader(Protocol):
             WarehouseError: The read failed; what was yielded until then must not be taken as complete.
         """
 
+    def estimate(
+        self,
+        relation: Relation,
+        columns: Sequence[str],
+        rows: Window | Changes | Keys | None = None,
+        *,
+        latest: Latest | None = None,
+    ) -> int | None:
+        """Bytes that `read` would be billed for, given the same; None where bytes are not what is billed.
+
+        Raises:
+            WarehouseError: As `read` does at once.
+        """
+
 
 class Load(NamedTuple):
     """Rows of one export, and the table that they belong in."""

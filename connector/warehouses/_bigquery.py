@@ -95,6 +95,34 @@ class BigQueryReader:
         Raises:
             WarehouseError: At once, a column is missing or its type does not serve; later, the read failed.
         """
+        return self._frames(named(relation), *self._planned(relation, columns, rows, latest))
+
+    def estimate(
+        self,
+        relation: Relation,
+        columns: Sequence[str],
+        rows: Window | Changes | Keys | None = None,
+        *,
+        latest: Latest | None = None,
+    ) -> int | None:
+        """See `Reader.estimate`. By dry runs of the same statements, which are not billed.
+
+        Raises:
+            WarehouseError: A column is missing or its type does not serve, or BigQuery refuses the statement.
+        """
+        text, selections, _ = self._planned(relation, columns, rows, latest)
+        with self._translated(named(relation), rows=False):
+            jobs = [self._jobs.dry(text + selection.where, selection.parameters) for selection in selections]
+        return sum(int(job.total_bytes_processed or 0) for job in jobs)
+
+    def _planned(
+        self,
+        relation: Relation,
+        columns: Sequence[str],
+        rows: Window | Changes | Keys | None,
+        latest: Latest | None,
+    ) -> tuple[str, list[sql.Selection], pl.Schema]:
+        """The statement up to its condition, the conditions that it is run with, and what comes."""
         found = [self.field(relation, name)._replace(name=name) for name in dict.fromkeys(columns)]
         for field in found:
             if field.dtype == pl.Object():
@@ -116,7 +144,7 @@ class BigQueryReader:
         if latest:
             key, cursor = (self.field(relation, name) for name in latest)
             selections = [sql.newest(selection, key, cursor) for selection in selections]
-        return self._frames(named(relation), sql.select(found, source), selections, schema)
+        return sql.select(found, source), selections, schema
 
     def _frames(
         self, what: str, text: str, selections: Sequence[sql.Selection], schema: pl.Schema

@@ -43,9 +43,11 @@ class Jobs:
             config.maximum_bytes_billed = self._settings.maximum_bytes_billed
         return self._once(config, lambda job_id: self._query(text, config, job_id))
 
-    def dry(self, query: str) -> bigquery.QueryJob:
+    def dry(self, query: str, parameters: Sequence[sql.Parameter] = ()) -> bigquery.QueryJob:
         """What BigQuery says of a query without running it."""
-        return self._query(query, bigquery.QueryJobConfig(dry_run=True, use_query_cache=False), None)
+        config = bigquery.QueryJobConfig(query_parameters=[_parameter(each) for each in parameters])
+        config.dry_run, config.use_query_cache = True, False
+        return self._query(query, config, None)
 
     def rows(self, job: bigquery.QueryJob) -> RowIterator:
         """The rows of a job, once it is done."""

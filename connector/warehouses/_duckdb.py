@@ -231,6 +231,17 @@ class DuckDBReader:
             selections = [sql.newest(selection, key, cursor) for selection in selections]
         return self._frames(relation, found, selections)
 
+    def estimate(
+        self,
+        relation: Relation,  # noqa: ARG002 - the interface's
+        columns: Sequence[str],  # noqa: ARG002
+        rows: Window | Changes | Keys | None = None,  # noqa: ARG002
+        *,
+        latest: Latest | None = None,  # noqa: ARG002
+    ) -> int | None:
+        """None: a file of one's own is read for nothing."""
+        return None
+
     @contextmanager
     def source(self, relation: Relation) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
         """A session, and what stands after FROM in it."""

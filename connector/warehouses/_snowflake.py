@@ -173,6 +173,17 @@ class SnowflakeReader:
         schema = pl.Schema({name: field.dtype for field, name in found})
         return self._frames(relation, sql.select(found, source), selections, schema)
 
+    def estimate(
+        self,
+        relation: Relation,  # noqa: ARG002 - the interface's
+        columns: Sequence[str],  # noqa: ARG002
+        rows: Window | Changes | Keys | None = None,  # noqa: ARG002
+        *,
+        latest: Latest | None = None,  # noqa: ARG002
+    ) -> int | None:
+        """None: Snowflake bills the time of its virtual warehouse."""
+        return None
+
     def field(self, relation: Relation, name: str) -> sql.Field:
         """A column of the relation; without case where only one is meant.
 

@@ -4,7 +4,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from connector.errors import WarehouseError
 from connector.warehouses import _bigquery
-from connector.warehouses._base import Keys, Relation
+from connector.warehouses._base import Changes, Keys, Relation, Window
 from connector.warehouses._bigquery_jobs import PAGE_ROWS
 from connector.warehouses.bigquery import BigQuery
 from tests.emulators.bigquery import client, endpoints
@@ -56,6 +57,10 @@ def _started(relay: Relay) -> list[dict[str, Any]]:
     return [job for job in jobs if not job.get("dryRun")]
 
 
+def _is_dry(seen: Seen) -> bool:
+    return seen.method == "POST" and bool((seen.body or {}).get("configuration", {}).get("dryRun"))
+
+
 # ── the bill ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -75,6 +80,33 @@ def test_every_job_says_what_it_is_for_and_what_it_may_cost(bench: BigQueryBench
         assert job["jobTimeoutMs"] == "90000"
         assert job["query"]["defaultDataset"] == {"projectId": PROJECT, "datasetId": DATASET}
         assert job["query"]["useLegacySql"] is False
+
+
+SELECTIONS: list[Window | Changes | Keys | None] = [
+    None,
+    Keys("k", ["x"]),
+    Window("at", datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)),
+    Changes("k", datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)),
+    Changes(None, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)),
+]
+
+
+@pytest.mark.parametrize("rows", SELECTIONS, ids=["all", "keys", "window", "changed", "added"])
+def test_an_estimate_is_a_dry_run_of_the_same_statement(
+    bench: BigQueryBench, relay: Relay, tmp_path: Path, rows: Window | Changes | Keys | None
+) -> None:
+    """What it says is what the read is billed; no job is started, and the cache hides nothing."""
+    bench.create("t", {"k": "text", "at": "aware"}, [("x", datetime(2026, 1, 1, tzinfo=UTC))])
+    answer = {**_job(), "statistics": {"totalBytesProcessed": "1234", "query": {"totalBytesProcessed": "1234"}}}
+    relay.rules.append(lambda seen: Reply(200, answer) if _is_dry(seen) else None)
+    with _settings(relay).open(tmp_path) as reader:
+        assert reader.estimate(Relation("t"), ["k"], rows) == 1234
+        assert _started(relay) == []
+        with suppress(WarehouseError):  # the emulator has no feed
+            list(reader.read(Relation("t"), ["k"], rows))
+    dry, real = (seen.body["configuration"]["query"] for seen in relay.requests("POST", "/jobs?"))
+    assert dry.pop("useQueryCache") is False
+    assert dry == real
 
 
 def test_looking_at_columns_starts_no_job(bench: BigQueryBench, relay: Relay, tmp_path: Path) -> None:

@@ -312,7 +312,9 @@ def _day_one(town: Town) -> None:
     assert town.answer("validate")["ok"]
     checked = town.answer("check")
     assert (checked["ok"], len(checked["steps"])) == (True, 9)
-    assert town.answer("plan", "customers")["planned"] == invented.CUSTOMERS
+    plan = town.answer("plan", "customers")
+    assert plan["planned"] == invented.CUSTOMERS
+    assert (plan["read_bytes"] is None) == ("bytes" not in str(checked["steps"]))
     runs = [town.answer("run", sync) for sync in SYNCS[:2]]
     assert [(run["accepted"], run["withheld"]) for run in runs] == [(invented.CUSTOMERS, 2), (invented.ORDERS, 0)]
     town.check()
