@@ -13,6 +13,7 @@ from assets.resources import Connector
 from assets.run_config import ExportRunConfig, SyncRunConfig
 from assets.runs import Events, Milestones, ended, failure_by, planned
 from assets.sensors import alert_sensor
+from assets.table_sensors import table_sensors
 from connector.config import ExportSync, Outbound, ProfileSync, Project, Sync, code_version
 from connector.errors import ConnectorError
 
@@ -20,13 +21,16 @@ from connector.errors import ConnectorError
 def build_project_defs(project: Project) -> dg.Definitions:
     """The definitions of all syncs of a project; no network, no warehouse, no value of the environment."""
     webhook = project.settings.alerts.webhook
+    parts = [build_sync_defs(project, sync) for sync in project.syncs.values()]
+    jobs = {job.name: job for part in parts for job in part.jobs or ()}
+    alerts = [alert_sensor(project.root, webhook, list(project.syncs.values()))] if webhook else []
     shared = dg.Definitions(
         resources={"connector": Connector(project)},
         # One step a run: a process of its own for it would cost seconds and make a cancel slower.
         executor=dg.in_process_executor,
-        sensors=[alert_sensor(project.root, webhook, list(project.syncs.values()))] if webhook else [],
+        sensors=[*alerts, *table_sensors(project, jobs)],
     )
-    return dg.Definitions.merge(*(build_sync_defs(project, sync) for sync in project.syncs.values()), shared)
+    return dg.Definitions.merge(*parts, shared)
 
 
 def build_sync_defs(project: Project, sync: Sync) -> dg.Definitions:

@@ -186,5 +186,6 @@ def _closing(report: Report) -> dict[str, Any]:
 def _summary(report: AnyReport, counts: Iterable[str]) -> str:
     shown = [name for name in counts if getattr(report, name) or name in ("read", "planned", "accepted", "rows")]
     rows = "\n".join(f"| {name} | {getattr(report, name):,} |" for name in shown)
-    reasons = "".join(f"\n- {reason}" for reason in report.reasons)
+    notes = () if isinstance(report, ExportReport) else report.notes
+    reasons = "".join(f"\n- {sentence}" for sentence in (*report.reasons, *notes))
     return f"**{report.outcome}**\n{reasons}\n\n| | |\n|---|--:|\n{rows}"

@@ -112,8 +112,8 @@ def exceeds(count: int, share: float, whole: int) -> bool:
 def _sendable(secret: str, where: str) -> SecretStr:
     if not (secret.isascii() and secret.isprintable()):
         raise ConfigError(
-            f"{where} holds a character that no HTTP header takes",
-            remedy="copy the key again: it is plain ASCII on one line",
+            f"{where} holds a character that is not printable ASCII",
+            remedy="copy it again: it is plain ASCII on one line; in a URL other characters are percent-encoded",
         )
     return SecretStr(secret)
 

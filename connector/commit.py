@@ -117,6 +117,7 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
         anything = chunks or len(lapsed)
         file = _moved(books, run, chain(rows, [_doubted(lapsed, books)]), stack) if anything else None
         manifest = _manifest(books, file, judged, full=bool(report["full"]))
+        manifest["stamp"] = judged.stamp if judged and due.is_empty() and rejects.is_empty() else None
         moved = Snapshot(books.snapshot.folder, manifest, books.snapshot.generation + 1)
         if len(moved.files) > snapshots.FILES_MAX or _remapped(books):
             moved = snapshots.folded(moved, books.attributes)

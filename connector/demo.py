@@ -234,7 +234,7 @@ def _materialized(project: Project, *syncs: str) -> list[dict[str, Any]]:
         last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
         raise ConnectorError(f"a run through Dagster ended with exit status {done.returncode}", remedy=last)
     key = project.settings.batch.project_key.read(project.root).get_secret_value()
-    with open_state(project.state_dir, key) as state:
+    with open_state(project.state_dir, key, project.state_server()) as state:
         return [runs.reports(state, sync)[0] for sync in syncs]
 
 

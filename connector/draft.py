@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from connector.mapping import KEY, Mapping, keys, resolve
 from connector.payload import Chunk, chunks
 from connector.planning import ChangeSet, Job, Sifted, build, removed_rows, sift
 from connector.pushdown import Corner, Keep
-from connector.reading import Reading, batches_of, how_to_read, keys_again, latest_of
+from connector.reading import Reading, batches_of, how_to_read, keys_again, latest_of, unless_still
 from connector.report import Report, Seconds
 from connector.state import runs
 from connector.state.database import State
@@ -169,6 +170,7 @@ def draft(
         _counted(report, sifted, change_set, found.known),
         removed=change_set.counts[Kind.REMOVED] if clears else removed.height,
         full=reading.full,
+        notes=_notes(sync, reading),
         seconds=Seconds(read=read_seconds, diff=total - read_seconds, total=total),
     )
     requests = list(chunks(change_set.lengths, max_profiles=per_call))
@@ -195,16 +197,19 @@ def _read(source: _Source, snapshot: Snapshot) -> Iterator[_Read]:
             snapshot = pushdown.ready(corner, snapshot, terms, source.keep, whole=task.options.whole)
         again = keys_again(source.due, runs.rejects(state, sync.name))
         reading = how_to_read(task, reader.now(), snapshot, terms.mapping, again)
+        reading = unless_still(task, state, reader, snapshot, reading)
         resend, limit = task.options.resend, task.options.limit
         job = Job(terms.mapping, snapshot, snapshot.index(), source.due, state.seed, resend, limit, opted_out)
-        if corner and snapshot.engine == pushdown.ENGINE:
+        elsewhere = corner and snapshot.engine == pushdown.ENGINE
+        if corner and elsewhere and reading.still is None:
             yield _compared(source, corner, job, reading, terms)
         else:
             found: set[str] = set()
             batches = batches_of(task, reader, terms.mapping, reading, found)
             sifted = sift(told(batches, source.progress), job, how["spill"])
+            known = corner.differ.rows(snapshot.manifest["table"]) if corner and elsewhere else len(job.index)
             stack.close()
-            yield _Read(terms, reading, sifted, job, snapshot, len(job.index), found)
+            yield _Read(terms, reading, sifted, job, snapshot, known, found)
 
 
 def _how_to_open(source: _Source) -> dict[str, Any]:
@@ -254,6 +259,15 @@ def _compared(source: _Source, corner: Corner, job: Job, reading: Reading, terms
     keeps = source.keep is not None
     sifted, brought, known = pushdown.sifted(corner, job, terms, comparison, noted, keeps=keeps)
     return _Read(terms, reading, sifted, brought, job.snapshot, known, found & set(reading.keys), corner.over)
+
+
+def _notes(sync: ProfileSync, reading: Reading) -> tuple[str, ...]:
+    """That the source was not read, and why."""
+    if reading.still is None:
+        return ()
+    since = datetime.fromtimestamp(reading.still, UTC)
+    once = "--full (in Dagster: full) reads it"
+    return (f"{sync.source.table} did not change since the run of {since:%Y-%m-%d %H:%M} UTC: not read; {once}",)
 
 
 def guarded(task: Task[ProfileSync], drafted: Draft) -> GuardError | None:

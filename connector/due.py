@@ -1,6 +1,7 @@
 """Which keys are due at the next runs, and since which request nobody knows what Batch holds of them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -23,6 +24,7 @@ class Judged:
         keys: The only keys that were read; None: all that could be due.
         full: The whole source was read.
         cursor: Upper end of the window, and the scope that it is good for, if the cursor moves.
+        stamp: What tells the next run that the source did not change since, where nothing stays to be done.
     """
 
     invalid: pl.DataFrame
@@ -31,6 +33,7 @@ class Judged:
     keys: list[str] | None = None
     full: bool = True
     cursor: dict[str, str] | None = None
+    stamp: dict[str, Any] | None = None
 
 
 def due_after(

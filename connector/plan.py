@@ -60,7 +60,8 @@ def plan_sync(project: Project, name: str, options: Options = _EVERYTHING, *, pr
         raise UsageError(f"'{name}' is an export: it sends nothing, so there is nothing to plan", remedy="run it")
     check_options(sync, options)
     report = Report(sync=name, kind=sync.kind, run=f"{name}-plan-{uuid.uuid4().hex[:10]}", started=time.time())
-    with open_state(project.state_dir, project.access().project_key.get_secret_value()) as state:
+    key = project.access().project_key.get_secret_value()
+    with open_state(project.state_dir, key, project.state_server()) as state:
         try:
             drafted, stopped = _drafted(project, sync, options, state, report, progress or silent)
         finally:
@@ -82,6 +83,7 @@ def plan_sync(project: Project, name: str, options: Options = _EVERYTHING, *, pr
         minutes=minutes,
         sample=drafted.sample,
         notes=(
+            *report.notes,
             *_open_notes(opened),
             *(why.text for why in tolerance_notes(task, report, drafted.faulty)),
             *_late_notes([chunk.closes for chunk in drafted.chunks if chunk.closes is not None], minutes),

@@ -4,15 +4,20 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import polars as pl
 
+import connector
 from connector.config import Outbound, ProfileSync
+from connector.hashing import VERSION
 from connector.mapping import KEY, Mapping, keys
+from connector.state import runs
+from connector.state.database import State
 from connector.state.snapshots import Snapshot
-from connector.task import Task
+from connector.task import Options, Task
 from connector.valued import types_of
 from connector.warehouses._base import Changes, Keys, Latest, Reader, Window
 
@@ -31,6 +36,8 @@ class Reading:
         keys: Keys to look at whatever their cursor says; empty where `full`.
         asked: Only these keys, on the operator's word.
         scope: What the cursor's position is good for: a sync that reads or maps otherwise has to read all again.
+        stamp: What tells the next run that nothing changed since, if all of this arrives: `value`, `scope`, `read_at`.
+        still: When the last run read what still stands there, in seconds since 1970: nothing is read; None: it is.
     """
 
     full: bool
@@ -39,6 +46,8 @@ class Reading:
     keys: tuple[str, ...] = ()
     asked: bool = False
     scope: str = ""
+    stamp: dict[str, Any] | None = None
+    still: float | None = None
 
 
 def how_to_read(
@@ -76,6 +85,35 @@ def since_then(sync: Outbound, last: str, until: datetime, *, key: str | None) -
     return Changes(key, since, until) if until + cursor.lag - since < cursor.reach else None
 
 
+def unless_still(
+    task: Task[ProfileSync], state: State, reader: Reader, snapshot: Snapshot, reading: Reading
+) -> Reading:
+    """The reading with the source's stamp; one of nothing where the source stands as the last run has read it.
+
+    Every doubt reads: whatever may be due, whatever was asked for, and once in `full_read_every` in any case, as what a
+    role may see of a table can change without the table. With a cursor the last run may have left out rows that were
+    there, newer than `lag` or dated in the future; so nothing is skipped.
+    """
+    sync = task.sync
+    skips = task.project.warehouse(sync).skip_unchanged
+    if not skips or sync.cursor or sync.respect_opt_out or not reading.full:
+        return reading
+    value = reader.stamp(sync.source.relation)
+    if value is None:
+        return reading
+    stamp, last = {"value": value, "scope": _stamp_scope(task, reading)}, snapshot.manifest.get("stamp")
+    now = time.time()
+    if (
+        last
+        and {**last, **stamp} == last
+        and task.options == Options()
+        and 0 <= now - last["read_at"] < sync.full_read_every.total_seconds()
+        and not (runs.unfinished(state, sync.name) or runs.due(state, sync.name).height)
+    ):
+        return replace(reading, full=False, stamp=last, still=last["read_at"])
+    return replace(reading, stamp={**stamp, "read_at": now})
+
+
 def keys_again(due: pl.DataFrame, rejects: pl.DataFrame) -> tuple[str, ...]:
     """Keys to look at whatever their cursor says: due again by now, or invalid when last seen."""
     invalid = rejects.filter((pl.col("source") == "invalid") & (pl.col("key") != ""))
@@ -104,6 +142,13 @@ def latest_of(task: Task[ProfileSync], mapping: Mapping) -> Latest | None:
     if task.sync.cursor and task.sync.cursor.column and task.sync.dedupe == "latest":
         return Latest(mapping.key_column, task.sync.cursor.column)
     return None
+
+
+def _stamp_scope(task: Task[ProfileSync], reading: Reading) -> str:
+    """The same of a stamp: it changes also with this software, with where the source lies, and what else is due."""
+    sync, where = task.sync, task.project.warehouse(task.sync).model_dump(mode="json")
+    parts = [reading.scope, VERSION, connector.__version__, sync.engine, sync.on_removed, where]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _scope(sync: ProfileSync, mapping: Mapping) -> str:

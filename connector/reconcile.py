@@ -83,12 +83,12 @@ def reconcile_sync(
     sync = project.sync(name)
     if not isinstance(sync, ProfileSync):
         raise UsageError(f"'{name}' is no sync of profiles, so there is nothing to compare", remedy="name another sync")
-    access = project.access()
+    access, server = project.access(), project.state_server()
     report = ReconcileReport(sync=name, run=f"{name}-reconcile-{uuid.uuid4().hex[:10]}", started=time.time())
     try:
         with (
             named(sync),
-            open_state(project.state_dir, access.project_key.get_secret_value()) as state,
+            open_state(project.state_dir, access.project_key.get_secret_value(), server) as state,
             hold(state, f"#reconcile-{name}", report.run) as lease,
         ):
             told = _Reconciliation(project, sync, healing, state, lease, progress or silent)

@@ -55,7 +55,7 @@ class Ended:
         answer = asdict(self)
         if "seconds" in answer:
             answer["seconds"] = {name: round(spent, 3) for name, spent in answer["seconds"].items()}
-        answer |= {"reasons": list(self.reasons), "codes": list(self.codes)}
+        answer |= {name: list(answer[name]) for name in ("reasons", "codes", "notes") if name in answer}
         return answer if self.error else {name: value for name, value in answer.items() if name != "error"}
 
     def failed(self, error: ConnectorError) -> Self:
@@ -111,6 +111,8 @@ class Report(Ended):
     """Events that wait for a decision, those of earlier runs too."""
     margin: float | None = None
     """Seconds that the oldest event to send had left of Batch's 24 hours when the run was drafted."""
+    notes: tuple[str, ...] = ()
+    """What else is worth knowing of the run, a sentence each."""
     closes: float | None = None
     """When Batch stops taking the oldest event that still could be sent and was not, in seconds since 1970."""
 

@@ -77,9 +77,9 @@ def run_sync(
 
 def led(project: Project, report: R, story: Callable[[State, Lease], R]) -> R:
     """The story's report, told under the sync's lease; an error on purpose ends it and is in its report."""
+    key, server = project.access().project_key.get_secret_value(), project.state_server()
     try:
-        key = project.access().project_key.get_secret_value()
-        with open_state(project.state_dir, key) as state, hold(state, report.sync, report.run) as lease:
+        with open_state(project.state_dir, key, server) as state, hold(state, report.sync, report.run) as lease:
             told = story(state, lease)
         step("lease.freed")
         return told
@@ -143,12 +143,12 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
         report = replace(report, accepted=result.accepted, rejected=result.rejected, unsent=unsent)
         notes = tolerance_notes(self.task, report, drafted.faulty)
         report = report.failed(ended) if ended else self.judged(report, [*reasons, *notes])
-        judged = self._findings(drafted, moves=not ended and not report.unsent)
+        judged = self._findings(drafted, report, moves=not ended and not report.unsent)
         books = self._books(drafted.snapshot, drafted.attributes, self.task.sync.key)
         commit(books, self.lease.run, report.to_dict(), judged)
         return report
 
-    def _findings(self, drafted: Draft, *, moves: bool) -> Judged:
+    def _findings(self, drafted: Draft, report: Report, *, moves: bool) -> Judged:
         """What the read has shown; the cursor moves only past rows that are all settled or noted as due."""
         rejected, reading, cursor = drafted.change_set.rejected, drafted.reading, self.task.sync.cursor
         withheld = rejected.filter(pl.col("attribute").is_not_null()).select("key").unique()
@@ -158,9 +158,10 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
             invalid=rejected,
             withheld=withheld,
             done=drafted.done,
-            keys=list(reading.keys) if reading.asked else None,
+            keys=list(reading.keys) if reading.asked or reading.still else None,
             full=reading.full,
             cursor={"value": reading.until.isoformat(), "scope": reading.scope} if moved else None,
+            stamp=reading.stamp if report.outcome == "green" and not left_out else None,
         )
 
     def _books(self, snapshot: Snapshot, attributes: dict[str, str], key_column: str) -> Books:

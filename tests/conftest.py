@@ -1,5 +1,30 @@
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+
+from tests.emulators import postgres
+from tests.states import Home
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, help="play the simulated scenario of this seed alone (tests/simulation)")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
+    """A state of the test's own that nobody has opened yet, of either kind."""
+    if request.param == "sqlite":
+        yield Home(tmp_path / "state", None)
+        return
+    server = postgres.new_server()
+    yield Home(tmp_path / "state", server)
+    postgres.drop(server)
+
+
+@pytest.fixture
+def shared_home(tmp_path: Path) -> Iterator[Home]:
+    """A state in PostgreSQL that nobody has opened yet."""
+    server = postgres.new_server()
+    yield Home(tmp_path / "state", server)
+    postgres.drop(server)

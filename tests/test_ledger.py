@@ -21,6 +21,7 @@ from connector.state import ledger, snapshots
 from connector.state.database import State, open_state
 from connector.state.ids import mapped
 from connector.state.ledger import FILES_A_DAY, KEPT_DAYS, LISTED_DAYS, LISTED_SCHEMA, TIME, Ledger
+from tests.states import Home
 
 Event = tuple[int, int, int | None]
 
@@ -38,8 +39,8 @@ few = settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.explicit, Pha
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    with open_state(tmp_path / "state", "project") as opened:
+def state(home: Home) -> Iterator[State]:
+    with home.opened() as opened:
         yield opened
 
 

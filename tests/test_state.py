@@ -23,17 +23,16 @@ from connector.errors import BusyError, StateError
 from connector.hashing import KEY_HASH, VERSION, self_test
 from connector.mapping import KEY
 from connector.simulator.limits import Rate, TokenBucket
-from connector.state import rate, snapshots
-from connector.state.database import BUCKETS, LEASES, META, SNAPSHOTS, State, open_state
+from connector.state import postgres, rate, snapshots, sqlite
+from connector.state.database import BUCKETS, LEASES, META, SCHEMA, SNAPSHOTS, State, open_state
 from connector.state.lease import hold
 from connector.state.runs import settle
-
-PROJECT = "project_s3cret"
+from tests.states import PROJECT, Home
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    with open_state(tmp_path / "state", PROJECT) as opened:
+def state(home: Home) -> Iterator[State]:
+    with home.opened() as opened:
         yield opened
 
 
@@ -60,18 +59,18 @@ def with_snapshot(state: State, sync: str = "customers", **manifest: Any) -> Pat
     return state.folder / "snapshots" / sync / str(file["name"])
 
 
-def test_the_folder_is_private(tmp_path: Path) -> None:
+def test_the_folder_is_private(home: Home) -> None:
     """Folders are 0700 and files 0600 whatever the umask: keys of people stand in them."""
     before = os.umask(0)
     try:
-        with open_state(tmp_path / "state", PROJECT) as made:
+        with home.opened() as made:
             with_snapshot(made)
             with hold(made, "customers", "run-1"):
-                paths = [tmp_path / "state", *(tmp_path / "state").rglob("*")]
-                modes = {path.relative_to(tmp_path).as_posix(): mode(path) for path in paths}
+                paths = [made.folder, *made.folder.rglob("*")]
+                modes = {path.relative_to(made.folder.parent).as_posix(): mode(path) for path in paths}
     finally:
         os.umask(before)
-    assert len(modes) >= 8
+    assert len(modes) >= (8 if home.server is None else 7)
     assert {name: oct(bits) for name, bits in modes.items() if bits & 0o077} == {}
 
 
@@ -83,20 +82,24 @@ def test_a_folder_that_was_open_to_others_is_closed(tmp_path: Path) -> None:
     assert mode(tmp_path / "state") == 0o700
 
 
-def test_a_state_stays_with_its_project(tmp_path: Path) -> None:
+def test_a_state_stays_with_its_project(home: Home) -> None:
     """Another project's key is refused, without a word of either key; the right one still opens, with its seed."""
-    seed = opened(tmp_path / "state")
-    with pytest.raises(StateError, match="another Batch project") as caught:
-        opened(tmp_path / "state", "project_other")
+    with home.opened() as state:
+        seed = state.seed
+    with pytest.raises(StateError, match="another Batch project") as caught, home.opened("project_other"):
+        pytest.fail("two projects in one state")
     assert caught.value.remedy
     assert "project_" not in str(caught.value).replace("project_key", "")
-    assert opened(tmp_path / "state") == seed
+    with home.opened() as state:
+        assert state.seed == seed
 
 
 def test_the_project_key_is_not_in_the_folder(state: State) -> None:
     """Only a salted fingerprint of the key is kept, not the key nor its plain hash."""
     with_snapshot(state)
     everything = b"".join(path.read_bytes() for path in state.folder.rglob("*") if path.is_file())
+    with state.read() as connection:
+        everything += repr(connection.execute(sa.select(META)).all()).encode()
     assert PROJECT.encode() not in everything
     assert hashlib.sha256(PROJECT.encode()).hexdigest().encode() not in everything
 
@@ -106,15 +109,21 @@ def test_two_states_have_two_seeds(tmp_path: Path) -> None:
     assert opened(tmp_path / "one") != opened(tmp_path / "two")
 
 
-def test_a_newer_version_is_refused(tmp_path: Path) -> None:
-    """A state written by other software is named with both versions, and left as it is."""
-    opened(tmp_path / "state")
-    with open_state(tmp_path / "state", PROJECT) as found, found.write() as connection:
+def test_a_newer_version_is_refused(home: Home) -> None:
+    """A state written by newer software is named with both versions, and left as it is."""
+    with home.opened() as found, found.write() as connection:
         connection.execute(sa.update(META).where(META.c.name == "schema").values(value="99"))
-    before = hashlib.sha256((tmp_path / "state" / "state.db").read_bytes()).digest()
-    with pytest.raises(StateError, match="has version 99, this software reads version 2"):
-        opened(tmp_path / "state")
-    assert hashlib.sha256((tmp_path / "state" / "state.db").read_bytes()).digest() == before
+        connection.execute(sa.schema.DropTable(BUCKETS))
+    with (
+        pytest.raises(StateError, match=f"has version 99, this software reads version {SCHEMA}") as caught,
+        home.opened(),
+    ):
+        pytest.fail("it is read")
+    assert "use the version of the connector that wrote it" in caught.value.remedy
+    engine = sqlite.engine(home.folder) if home.server is None else postgres.engine(home.server)
+    with engine.connect() as connection:
+        assert not sa.inspect(connection).has_table(BUCKETS.name), "it was touched"
+    engine.dispose()
 
 
 def test_files_without_a_database_are_refused(tmp_path: Path) -> None:
@@ -235,13 +244,12 @@ def test_a_writer_in_the_way_is_named(tmp_path: Path) -> None:
 
 HOLDER = """
 import sys
-from pathlib import Path
 from connector.errors import BusyError
-from connector.state.database import open_state
 from connector.state.lease import hold
-with open_state(Path(sys.argv[1]), sys.argv[2]) as state:
+from tests.states import Home
+with Home.of(*sys.argv[2:]).opened() as state:
     try:
-        with hold(state, "customers", sys.argv[3]) as lease:
+        with hold(state, "customers", sys.argv[1]) as lease:
             print("held", lease.fence, flush=True)
             sys.stdin.read()
     except BusyError as error:
@@ -252,10 +260,10 @@ with open_state(Path(sys.argv[1]), sys.argv[2]) as state:
 class Holder:
     """A process that takes the lease and keeps it until it is told or killed."""
 
-    def __init__(self, folder: Path, run: str) -> None:
+    def __init__(self, home: Home, run: str) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(folder), PROJECT, run],
+            [sys.executable, "-c", HOLDER, run, *home.arguments()],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
 
@@ -269,15 +277,15 @@ class Holder:
         self.process.communicate()
 
 
-def test_of_two_processes_one_runs_and_a_killed_one_is_free_at_once(state: State) -> None:
+def test_of_two_processes_one_runs_and_a_killed_one_is_free_at_once(home: Home, state: State) -> None:
     """Of two started together exactly one holds the sync; kill -9 frees it without waiting, and the fence has grown."""
-    holders = [Holder(state.folder, f"run-{number}") for number in range(2)]
+    holders = [Holder(home, f"run-{number}") for number in range(2)]
     said = [holder.said() for holder in holders]
     try:
         assert sorted(words.split()[0] for words in said) == ["busy", "held"]
         winner = next(number for number, words in enumerate(said) if words.startswith("held"))
         with (
-            pytest.raises(BusyError, match=f"run run-{winner}, process {holders[winner].process.pid}"),
+            pytest.raises(BusyError, match=f"run run-{winner}.*, process {holders[winner].process.pid}"),
             hold(state, "customers", "run-2"),
         ):
             pytest.fail("two hold it")
@@ -321,7 +329,7 @@ def test_a_holder_on_another_host_is_respected_until_its_lease_expires(state: St
 def test_a_run_that_was_taken_for_dead_cannot_write(state: State) -> None:
     """Once a newer holder has the sync, every write of the older one is refused, and nothing of it is kept."""
     with hold(state, "customers", "run-1") as stale:
-        (state.folder / "locks" / "customers.lock").unlink()  # as on a disk whose locks do not reach other hosts
+        let_expire(state)
         with hold(state, "customers", "run-2") as fresh, pytest.raises(StateError, match="run run-1 lost its lease"):
             settle(state, stale, 0, "done")
         assert fresh.fence == stale.fence + 1
@@ -329,6 +337,13 @@ def test_a_run_that_was_taken_for_dead_cannot_write(state: State) -> None:
             connection.execute(sa.insert(SNAPSHOTS), {"sync": "customers", "generation": 9, "manifest": {}})
             stale.check(connection)
     assert snapshots.load(state, "customers").generation == 0
+
+
+def let_expire(state: State) -> None:
+    """The holder of the lease is taken for dead, as one is that was silent for too long and whose locks nobody sees."""
+    (state.folder / "locks" / "customers.lock").unlink(missing_ok=True)
+    with state.write() as connection:
+        connection.execute(sa.update(LEASES).values(expires=1.0))
 
 
 class Sender:
@@ -366,14 +381,14 @@ LIMITS = {
 
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("seed", range(3))
-def test_a_strict_bucket_never_refuses(tmp_path: Path, limit: str, seed: int) -> None:
+def test_a_strict_bucket_never_refuses(home: Home, limit: str, seed: int) -> None:
     """Calls of any size, pauses, restarts and 0 to 0.4 s on the way: Batch's own bucket always has room."""
     per_second, capacity, per_call = LIMITS[limit]
     chance = random.Random(seed)  # noqa: S311 - repeatable
     arrivals: list[tuple[float, int]] = []
     ahead = 0.0
     for _restart in range(4):
-        with open_state(tmp_path / "state", PROJECT) as state:
+        with home.opened() as state:
             sender = Sender(state, per_second, capacity, per_call)
             sender.ahead = ahead
             for _ in range(40):
@@ -390,10 +405,10 @@ def test_a_strict_bucket_never_refuses(tmp_path: Path, limit: str, seed: int) ->
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_the_rate_is_used_up(tmp_path: Path, limit: str) -> None:
+def test_the_rate_is_used_up(home: Home, limit: str) -> None:
     """With always more to send, at least 99 % of the limit is used, and over the whole time no more than it."""
     per_second, capacity, per_call = LIMITS[limit]
-    with open_state(tmp_path / "state", PROJECT) as state:
+    with home.opened() as state:
         sender = Sender(state, per_second, capacity, per_call)
         leaves = []
         for _ in range(150):
@@ -423,18 +438,18 @@ def test_a_true_limit_below_the_configured_one_is_found(state: State, share: flo
     assert max(len([at for at in refusals if minute <= at < minute + 60]) for minute in range(0, 120, 10)) <= 10
 
 
-def test_two_senders_share_one_bucket(state: State) -> None:
+def test_two_senders_share_one_bucket(home: Home, state: State) -> None:
     """What one process books, the other waits for; another endpoint is another bucket."""
-    with open_state(state.folder, PROJECT) as other:
+    with home.opened() as other:
         one, two = (Sender(each, 300.0, 1000, 200) for each in (state, other))
         times = sorted([one.leave(200) if number % 2 else two.leave(200) for number in range(60)])
         assert rate.reserve(other, "export", 1, per_second=1.0, burst=0.0) <= 1.0
     assert 200 * 59 / (times[-1] - times[0]) == pytest.approx(300.0, rel=0.01)
 
 
-def test_a_pause_holds_everybody(state: State) -> None:
+def test_a_pause_holds_everybody(home: Home, state: State) -> None:
     """A Retry-After reaches other processes, is not shortened by a smaller one, and ends."""
-    with open_state(state.folder, PROJECT) as other:
+    with home.opened() as other:
         rate.hold(state, "update", 30.0, refused=False)
         rate.hold(other, "update", 5.0, refused=False)
         sender = Sender(other, 300.0, 1000, 200)

@@ -3,11 +3,12 @@
 import json
 import logging
 import math
+import os
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -24,7 +25,8 @@ from connector.reconcile import Healing, reconcile_sync
 from connector.report import ExportReport, ReconcileReport, Report
 from connector.simulator import Simulator
 from connector.state import ledger, runs
-from connector.state.database import EXPORTS, open_state
+from connector.state.database import EXPORTS, State, open_state
+from connector.state.postgres import Server
 from connector.sync import Options, Progress, run_sync
 from tests.simulation.crash import Steps
 from tests.simulation.machine import Clock, machine
@@ -40,8 +42,9 @@ FAST = (
 class World:
     """A project in a folder, with its warehouse and its local Profile API."""
 
-    def __init__(self, folder: Path, clock: Clock | None = None, **settings: Any) -> None:
+    def __init__(self, folder: Path, clock: Clock | None = None, server: Server | None = None, **settings: Any) -> None:
         self.folder = folder
+        self.server = server
         self.database = folder / "warehouse.duckdb"
         clocks = {"clock": clock.monotonic, "wall": clock.wall} if clock else {}
         self.api = Simulator({PROJECT_KEY: REST_KEY}, record=True, **clocks)
@@ -50,7 +53,19 @@ class World:
         (folder / "syncs").mkdir(parents=True)
         (folder / "project_key").write_text(PROJECT_KEY)
         (folder / "rest_key").write_text(REST_KEY)
+        if server:
+            address = server.url.set(drivername="postgresql").render_as_string(hide_password=False)
+            (folder / "state_url").write_text(address)
         self.configure()
+
+    def rest(self) -> None:
+        """A table that did not change is not read from now on, and the last write was long ago."""
+        path = self.folder / "connector.yaml"
+        path.write_text(
+            path.read_text().replace("path: warehouse.duckdb}", "path: warehouse.duckdb, skip_unchanged: true}")
+        )
+        long_ago = time.time() - 3600
+        os.utime(self.database, (long_ago, long_ago))
 
     def configure(
         self, base_url: str = "http://127.0.0.1:1/2.11", limits: str = FAST, delivery: str = "{give_up_after: 20s}"
@@ -65,7 +80,16 @@ warehouses:
   local: {{type: duckdb, path: warehouse.duckdb}}
 delivery: {delivery}
 """
+            + (
+                f"state: {{database: {{file: state_url}}, files: .connector, schema: {self.server.schema}}}\n"
+                if self.server
+                else ""
+            )
         )
+
+    def opened_state(self) -> AbstractContextManager[State]:
+        """The project's state, which must be there."""
+        return open_state(self.folder / ".connector", PROJECT_KEY, self.server)
 
     def sync(self, name: str = "customers", **keys: str) -> None:
         lines = {"kind": "profiles", "warehouse": "local", "source": "{table: customers}"} | keys
@@ -78,8 +102,9 @@ delivery: {delivery}
             connection.execute("SET TimeZone='UTC'")
             return connection.execute(statement, list(values)).fetchall()
 
-    def run(self, name: str = "customers", **options: Any) -> Report:
-        report = run_sync(load_project(self.folder), name, Options(**options), transport=self.transport)
+    def run(self, name: str = "customers", progress: Progress | None = None, **options: Any) -> Report:
+        project = load_project(self.folder)
+        report = run_sync(project, name, Options(**options), progress=progress, transport=self.transport)
         assert isinstance(report, Report)
         check_counts(report)
         return report
@@ -95,13 +120,13 @@ delivery: {delivery}
 
     def rejects(self, name: str = "customers") -> list[dict[str, Any]]:
         """What `rejects` lists, with null where the database has ''."""
-        with open_state(self.folder / ".connector", PROJECT_KEY) as state:
+        with self.opened_state() as state:
             rows = runs.rejects(state, name).to_dicts()
         return [row | {"key": row["key"] or None, "attribute": row["attribute"] or None} for row in rows]
 
     def due(self, name: str = "customers") -> list[dict[str, Any]]:
         """The keys that are due again."""
-        with open_state(self.folder / ".connector", PROJECT_KEY) as state:
+        with self.opened_state() as state:
             return runs.due(state, name).to_dicts()
 
     def events_sync(self, name: str = "orders", **keys: str) -> None:
@@ -113,7 +138,7 @@ delivery: {delivery}
 
     def listed(self, name: str = "orders") -> list[dict[str, Any]]:
         """What `rejects` shows of an event sync."""
-        with open_state(self.folder / ".connector", PROJECT_KEY) as state:
+        with self.opened_state() as state:
             return ledger.load(state, name).listed().to_dicts()
 
     def event_ids(self) -> Counter[str]:
@@ -155,7 +180,7 @@ delivery: {delivery}
     def exports(self, name: str = "profile_attributes") -> list[dict[str, Any]]:
         """What the state says of a sync's exports, the oldest first."""
         query = sa.select(EXPORTS).where(EXPORTS.c.sync == name).order_by(EXPORTS.c.number)
-        with open_state(self.folder / ".connector", PROJECT_KEY) as state, state.read() as connection:
+        with self.opened_state() as state, state.read() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def held(self) -> dict[str, dict[str, object]]:

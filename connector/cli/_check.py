@@ -15,7 +15,8 @@ from connector.config._document import Document
 from connector.config._yaml import read_document
 from connector.errors import ApiError, ConfigError, ConnectorError, Problem, StateError
 from connector.outcome import Outcome, Verdict
-from connector.state.database import open_state
+from connector.state import postgres
+from connector.state.database import open_state, translated
 from connector.warehouses._base import Reader
 
 TIMEOUT = 15.0
@@ -102,16 +103,19 @@ def _table(project: Project, sync: ExportSync) -> str:
 def _state(project: Project) -> str:
     key = project.settings.batch.project_key.read(project.root)
     folder = project.state_dir
-    if folder.exists():
-        with open_state(folder, key.get_secret_value()):
-            return f"'{folder}' is this project's"
-    parent = next(parent for parent in folder.parents if parent.exists())
+    server = project.state_server()
+    with translated(folder):
+        made = folder.exists() if server is None else postgres.has_schema(server)
+    if made:
+        with open_state(folder, key.get_secret_value(), server):
+            return f"'{folder}' is this project's" + (f", and so is {server}" if server else "")
+    parent = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise StateError(
             f"the state folder '{folder}' cannot be made: '{parent}' may not be written to",
             remedy="correct its permissions, or set `state:` to another folder",
         )
-    return f"the first run makes '{folder}'"
+    return f"the first run makes '{folder}'" + (f" and {server}" if server else "")
 
 
 def _credentials(project: Project) -> str:

@@ -81,7 +81,7 @@ def _state(project: Project) -> Iterator[State | None]:
     if not project.state_dir.exists():
         yield None
         return
-    with open_state(project.state_dir, key.get_secret_value()) as state:
+    with open_state(project.state_dir, key.get_secret_value(), project.state_server()) as state:
         yield state
 
 

@@ -33,6 +33,8 @@ def show_report(out: Console, report: AnyReport) -> None:
     if names:
         rows = [(name, _count(name, getattr(report, name))) for name in names]
         out.print(table((f"{report.sync}", "rows"), rows, right=(1,)))
+    for note in () if isinstance(report, ExportReport) else report.notes:
+        out.print(Text(f"note: {printable(note)}"))
     if isinstance(report, ExportReport) and report.export_id:
         out.print(f"export {printable(report.export_id)} into {report.table}", soft_wrap=True)
     if isinstance(report, Report) and report.adopted:

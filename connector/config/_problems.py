@@ -14,21 +14,19 @@ from pydantic_core import ErrorDetails
 from connector._model import KeyPath, MistakeError, Model, kind_of
 from connector.config._document import Document, Value, value_at
 from connector.config._profiles import ProfileSync
-from connector.config._settings import ProjectSettings
 from connector.config._wording import dotted, listing, nearest, quoted, suggestion
 from connector.errors import Problem
 
 _M = TypeVar("_M", bound=Model)
 
 _NOT_YET: Mapping[type[Model], Mapping[str, tuple[str, ...]]] = {
-    ProjectSettings: {"state": ("a mapping",)},
     ProfileSync: {
         "on_removed": ("erase",),
     },
 }
 """What the contract names and a later version brings: values of a key."""
 
-_SECRETIVE = ("batch", "alerts", "warehouses")
+_SECRETIVE = ("batch", "alerts", "warehouses", "state")
 """Sections whose unknown keys are not echoed: a secret may have slipped into the place of a name."""
 
 _KINDS = {

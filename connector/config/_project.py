@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import connector
 from connector.api._http import Access
@@ -16,6 +17,9 @@ from connector.config._wording import listing, quoted, suggestion
 from connector.config._yaml import read_document
 from connector.errors import ConfigError, Problem, UsageError
 from connector.warehouses import Warehouse
+
+if TYPE_CHECKING:
+    from connector.state.postgres import Server
 
 SYNC_FOLDER = "syncs"
 PROJECT_VARIABLE = "CONNECTOR_PROJECT"
@@ -33,7 +37,24 @@ class Project:
     @property
     def state_dir(self) -> Path:
         """The folder that holds what was delivered and what is due."""
-        return self.root / self.settings.state
+        return self.root / self.settings.state.files
+
+    def state_server(self) -> "Server | None":
+        """Where the state's tables are, if not in its folder; the URL is read now from where the YAML says it is kept.
+
+        Raises:
+            ConfigError: It is missing, or no URL of a PostgreSQL database.
+        """
+        settings = self.settings.state
+        if settings.database is None:
+            return None
+        from connector.state import postgres  # noqa: PLC0415 - settings load where a start must be quick
+
+        try:
+            url = settings.database.read(self.root)
+        except ConfigError as error:
+            raise ConfigError(f"state.database: {error.message}", remedy=error.remedy) from None
+        return postgres.server(url.get_secret_value(), settings.schema_)
 
     def sync(self, name: str) -> Sync:
         """The sync of that name.

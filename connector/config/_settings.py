@@ -2,14 +2,14 @@
 
 import re
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from connector._model import KeptSecret, Model, Size, is_loopback
+from connector._model import KeptSecret, MistakeError, Model, Size, is_loopback
 from connector.api._http import Limits
-from connector.config._scalars import BoundedDuration, PositiveDuration
+from connector.config._scalars import BoundedDuration, PositiveDuration, Text, short_form
 from connector.warehouses import Warehouse
 
 BASE_URL = "https://api.batch.com/2.11"
@@ -39,8 +39,45 @@ def _warehouse_name(name: str) -> str:
 
 def _folder(text: str) -> str:
     if "://" in text:
-        raise ValueError("must be a folder; a state in a database or an object storage is not available yet")
+        raise ValueError(
+            "must be a folder; an object storage is not available yet, and a database is named by "
+            "{database: {env: NAME}, files: FOLDER}"
+        )
     return text
+
+
+def _schema_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name):
+        raise ValueError("a schema's name is 1 to 63 lower-case letters, digits and '_', the first no digit; rename it")
+    return name
+
+
+class StateSettings(Model):
+    """Where the project remembers what was delivered and what is due."""
+
+    files: Annotated[str, Field(min_length=1), AfterValidator(_folder)] = Field(
+        description="the folder; with a database one that all hosts share"
+    )
+    database: KeptSecret | None = Field(
+        default=None,
+        description="where the URL of a PostgreSQL database that several hosts share is kept, "
+        "postgresql://USER:PASSWORD@HOST/DATABASE: {env: NAME} or {file: PATH}",
+    )
+    schema_: Annotated[str, AfterValidator(_schema_name)] = Field(
+        default="batch_connector", alias="schema", description="the schema of the database that is this project's own"
+    )
+
+    @model_validator(mode="after")
+    def _schema_is_of_a_database(self) -> Self:
+        if self.database is None and "schema_" in self.model_fields_set:
+            raise MistakeError("has no meaning without a database; remove it or add `database`", "schema")
+        return self
+
+
+StateOrFolder = Annotated[
+    StateSettings, BeforeValidator(short_form("files", "a folder"), json_schema_input_type=StateSettings | Text)
+]
+"""Where the state is, or its folder alone."""
 
 
 class BatchSettings(Model):
@@ -84,8 +121,9 @@ class ProjectSettings(Model):
         validate_default=False,
         description="ceiling of a diff, in bytes; beyond it, it spills to disk",
     )
-    state: Annotated[str, Field(min_length=1), AfterValidator(_folder)] = Field(
-        default=".connector", description="the folder of what was delivered and of what is due"
+    state: StateOrFolder = Field(
+        default=StateSettings(files=".connector"),
+        description="what was delivered and what is due: its folder, or {database, files, schema}",
     )
     warehouses: dict[
         Annotated[str, AfterValidator(_warehouse_name), Field(json_schema_extra={"pattern": "^[a-z0-9_-]{1,60}$"})],

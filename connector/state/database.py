@@ -1,10 +1,10 @@
 """The state database: the only thing that changes in place. Everything large lies in immutable files that it names."""
 
 import hashlib
-import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,20 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from connector.errors import StateError
+from connector.state import postgres, sqlite
+from connector.state.postgres import AnyText, Server
 
-SCHEMA = 2
-"""Version of these tables; a state of another version is refused."""
+SCHEMA = 3
+"""Version of these tables; a state of an older version is brought forward, a newer one is refused."""
+
+MIGRATIONS: Mapping[int, tuple[str, ...]] = {
+    1: ("ALTER TABLE chunks ADD COLUMN parts JSON",),
+    2: ("DROP TABLE buckets",),  # the first of that version lack columns; made anew they start empty, which is safe
+}
+"""What brings a state of a version to the next one; new tables need no word of it."""
+
+CHECK_SECONDS = 86_400.0
+"""How often SQLite's file is read whole: 100 MB take 0.1 s, which not every look at the state should."""
 
 WAYS_OUT = (
     "restore the state folder from a backup, or decide: connector run {sync} --resend sends everything again, "
@@ -68,7 +79,7 @@ DUE = sa.Table(
     "due",
     _tables,
     sa.Column("sync", sa.Text, primary_key=True),
-    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("key", AnyText, primary_key=True),
     sa.Column("reason", sa.Text, primary_key=True),  # unknown | refused | withheld
     sa.Column("whole", sa.Boolean, nullable=False),
     sa.Column("not_before", sa.Float, nullable=False),
@@ -80,10 +91,10 @@ REJECTS = sa.Table(
     "rejects",
     _tables,
     sa.Column("sync", sa.Text, primary_key=True),
-    sa.Column("key", sa.Text, primary_key=True),  # '' where the source's key is null
-    sa.Column("attribute", sa.Text, primary_key=True),  # '' where the whole row is meant
+    sa.Column("key", AnyText, primary_key=True),  # '' where the source's key is null
+    sa.Column("attribute", AnyText, primary_key=True),  # '' where the whole row is meant
     sa.Column("source", sa.Text, primary_key=True),  # invalid | rejected
-    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("reason", AnyText, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("first_seen", sa.Float, nullable=False),
     sa.Column("last_seen", sa.Float, nullable=False),
@@ -128,10 +139,11 @@ BUCKETS = sa.Table(
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """An open state folder.
+    """An open state.
 
     Attributes:
-        folder: Holds `state.db`, `snapshots/`, `outbox/`, `locks/`; readable by its owner alone.
+        folder: Holds `snapshots/`, `ledger/`, `outbox/`, `locks/`, and `state.db` where that is the database;
+            readable by its owner alone.
         engine: The database.
         seed: Secret of this state's hashes, 0 to 2**64 - 1.
     """
@@ -140,22 +152,27 @@ class State:
     engine: sa.Engine
     seed: int
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other hosts may use it: its database is PostgreSQL."""
+        return is_shared(self.engine)
+
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """One transaction that holds the write lock from its start; durable when it ends.
 
         Raises:
-            StateError: The database is locked, full, read-only or damaged.
+            StateError: The database is locked, full, read-only, damaged or out of reach.
         """
         with translated(self.folder), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A connection for queries.
+        """A connection for queries, which all see the same moment.
 
         Raises:
-            StateError: The database is locked or damaged.
+            StateError: The database is locked, damaged or out of reach.
         """
         with translated(self.folder), self.engine.connect().execution_options(reads=True) as connection:
             yield connection
@@ -165,86 +182,91 @@ class State:
         return hashlib.blake2b(key.encode(), digest_size=6, key=self.seed.to_bytes(8, "big")).hexdigest()
 
     def close(self) -> None:
-        """Let go of the database file."""
+        """Let go of the database."""
         self.engine.dispose()
 
 
 @contextmanager
-def open_state(folder: Path, project_key: str) -> Iterator[State]:
+def open_state(folder: Path, project_key: str, server: Server | None = None) -> Iterator[State]:
     """The state in `folder`, made if there is none, for the length of a command.
 
     Args:
         folder: The state folder.
         project_key: The Batch project's key: the state is bound to it, by fingerprint, at its first use.
+        server: Where its tables are, if not in the folder.
 
     Raises:
-        StateError: The folder cannot be used: it belongs to another project, is damaged in part, locked, or of
-            another version.
+        StateError: It cannot be used: it belongs to another project, is damaged in part, locked, out of reach, or
+            of a newer version.
     """
     with translated(folder):
-        engine = _engine(_prepared(folder))
+        for part in (folder, *(folder / name for name in ("snapshots", "ledger", "outbox", "locks"))):
+            part.mkdir(mode=0o700, parents=True, exist_ok=True)
+            part.chmod(0o700)
+        engine = postgres.engine(server) if server else sqlite.engine(folder)
     try:
         with translated(folder), engine.begin() as connection:
-            seed = _bound(connection, folder, project_key)
+            if server:
+                postgres.make_schema(connection, server.schema)
+            seed = _bound(connection, folder, project_key, server)
         yield State(folder, engine, seed)
     finally:
         engine.dispose()
 
 
-def _prepared(folder: Path) -> Path:
-    """The database's path, after the folder was made, or found whole."""
-    database = folder / "state.db"
-    lost = not database.exists() or not database.stat().st_size
-    if lost and (any((folder / "snapshots").glob("*/*")) or any((folder / "ledger").glob("*/*"))):
-        raise StateError(
-            f"the state folder '{folder}' has files of what was delivered but no state.db",
-            remedy="restore state.db from a backup, or move the folder away: then every row is sent again, but of syncs"
-            " that are adopted before they run (connector adopt SYNC)",
-        )
-    for part in (folder, folder / "snapshots", folder / "ledger", folder / "outbox", folder / "locks"):
-        part.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part.chmod(0o700)
-    os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
-    database.chmod(0o600)
-    return database
+def is_shared(database: sa.Engine | sa.Connection) -> bool:
+    """Whether several hosts may use the database."""
+    return database.dialect.name == "postgresql"
 
 
-def _engine(database: Path) -> sa.Engine:
-    engine = sa.create_engine(f"sqlite:///{database}", connect_args={"timeout": 30}, hide_parameters=True)
-
-    @sa.event.listens_for(engine, "connect")
-    def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # the driver's own BEGIN would be a late one
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @sa.event.listens_for(engine, "begin")
-    def _on_begin(connection: sa.Connection) -> None:
-        # Two that read first and write later would meet in a deadlock that SQLite ends with an error.
-        reads = connection.get_execution_options().get("reads", False)
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
-
-    return engine
+def clock(database: sa.Engine | sa.Connection) -> sa.ColumnElement[float]:
+    """Seconds since 1970 by the clock that all users of the database share: its server's, else this host's."""
+    if is_shared(database):
+        return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Float)
+    return sa.literal(time.time())
 
 
-def _bound(connection: sa.Connection, folder: Path, project_key: str) -> int:
+def _bound(connection: sa.Connection, folder: Path, project_key: str, server: Server | None) -> int:
+    """The seed of the state, after it was made, or found to be this project's and whole."""
     _tables.create_all(connection)
     meta = {row.name: row.value for row in connection.execute(sa.select(META))}
-    if not meta:
+    new = not meta
+    if new:
         meta = {"schema": str(SCHEMA), "seed": str(secrets.randbits(64)), "salt": secrets.token_hex(16)}
         meta["project"] = _fingerprint(project_key, meta["salt"])
-        connection.execute(sa.insert(META), [{"name": name, "value": value} for name, value in meta.items()])
-    if meta["schema"] != str(SCHEMA):
-        raise StateError(
-            f"the state folder '{folder}' has version {meta['schema']}, this software reads version {SCHEMA}",
-            remedy="use the version of the connector that wrote it, or another state folder",
-        )
+        _note(connection, meta)
     if meta["project"] != _fingerprint(project_key, meta["salt"]):
         raise StateError(
             f"the state folder '{folder}' belongs to another Batch project than the key in batch.project_key",
-            remedy="set `state:` to a folder of this project's own, or correct the key",
+            remedy="set `state:` to a folder, or a schema of the database, of this project's own, or correct the key",
         )
+    if meta["schema"] != str(SCHEMA):
+        _migrate(connection, folder, int(meta["schema"]))
+    if server:
+        postgres.claim(folder, hashlib.sha256(meta["salt"].encode()).hexdigest()[:32], server, new=new)
+    elif time.time() - float(meta.get("checked", 0)) > CHECK_SECONDS:
+        sqlite.check(connection, folder)
+        _note(connection, {"checked": str(time.time())})
     return int(meta["seed"])
+
+
+def _note(connection: sa.Connection, values: Mapping[str, str]) -> None:
+    connection.execute(sa.delete(META).where(META.c.name.in_(values)))
+    connection.execute(sa.insert(META), [{"name": name, "value": value} for name, value in values.items()])
+
+
+def _migrate(connection: sa.Connection, folder: Path, version: int) -> None:
+    """Bring the tables to SCHEMA, in the caller's transaction."""
+    if version > SCHEMA:
+        raise StateError(
+            f"the state folder '{folder}' has version {version}, this software reads version {SCHEMA}",
+            remedy="use the version of the connector that wrote it, or another state folder",
+        )
+    for before in range(version, SCHEMA):
+        for statement in MIGRATIONS[before]:
+            connection.exec_driver_sql(statement)
+    _tables.create_all(connection)
+    _note(connection, {"schema": str(SCHEMA)})
 
 
 def _fingerprint(project_key: str, salt: str) -> str:
@@ -257,17 +279,17 @@ def translated(folder: Path) -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as error:
-        detail = str(error.orig)
-        remedy = "free the disk or correct the folder's permissions, then run again: nothing is lost"
-        if "locked" in detail:
-            remedy = "another process writes to it: wait for it, or stop it, then run again"
-        if "malformed" in detail or "not a database" in detail:
-            remedy = "restore the state folder from a backup, or move it away: then every row is sent again"
-        raise StateError(
-            f"the state database '{folder / 'state.db'}' cannot be used: {detail}", remedy=remedy
-        ) from None
+        raise _refused(folder, error) from None
     except OSError as error:
         raise StateError(
             f"the state folder '{folder}' cannot be used: {error.strerror or error}",
             remedy="free the disk or correct the folder's permissions, then run again: nothing is lost",
         ) from None
+
+
+def _refused(folder: Path, error: sa.exc.DBAPIError) -> StateError:
+    if isinstance(error.orig, sqlite3.Error):
+        where, (detail, remedy) = f"'{folder / 'state.db'}'", sqlite.refused(error)
+    else:
+        where, (detail, remedy) = "in PostgreSQL", postgres.refused(error)
+    return StateError(f"the state database {where} cannot be used: {detail}", remedy=remedy)

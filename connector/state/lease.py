@@ -1,21 +1,31 @@
-"""One run of a sync at a time: a kernel lock beside a lease row with a fencing number."""
+"""One run of a sync at a time: a lease row with a fencing number, and beside it a kernel lock or a pulse.
+
+In the state folder the kernel's lock decides, which it frees when its holder dies. Where several hosts share the state
+nothing tells them of each other's processes, so the lease does, by the database's clock: its holder renews it all the
+while, and one that is silent for LEASE_SECONDS is taken for dead. Of a process on the same host it is seen sooner.
+"""
 
 import fcntl
 import os
 import socket
-import time
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
 from connector.errors import BusyError, StateError
-from connector.state.database import LEASES, State
+from connector.state import postgres
+from connector.state.database import LEASES, State, clock
 
 LEASE_SECONDS = 120.0
-"""How long a lease outlives its last renewal, for another host; here the kernel frees a dead process's lock at once."""
+"""How long a lease outlives its last renewal, for another host; on the same one a dead process's is free at once."""
+
+PULSE_SECONDS = LEASE_SECONDS / 6
+"""How often the holder of a lease that hosts share renews it: a few renewals may fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +49,7 @@ class Lease:
             StateError: Somebody else holds it by now: this run was taken for dead.
         """
         mine = (LEASES.c.sync == self.sync) & (LEASES.c.fence == self.fence)
-        renewed = connection.execute(sa.update(LEASES).where(mine).values(expires=time.time() + LEASE_SECONDS))
+        renewed = connection.execute(sa.update(LEASES).where(mine).values(expires=clock(connection) + LEASE_SECONDS))
         if renewed.rowcount != 1:
             raise StateError(
                 f"sync '{self.sync}': run {self.run} lost its lease to a newer run",
@@ -57,7 +67,8 @@ def hold(state: State, sync: str, run: str) -> Iterator[Lease]:
     with _locked(state, sync):
         lease = _taken(state, sync, run)
         try:
-            yield lease
+            with _renewed(state, lease):
+                yield lease
         finally:
             with state.write() as connection:
                 mine = (LEASES.c.sync == sync) & (LEASES.c.run == run)
@@ -65,7 +76,9 @@ def hold(state: State, sync: str, run: str) -> Iterator[Lease]:
 
 
 def is_held(state: State, sync: str) -> bool:
-    """Whether a process of this host runs the sync now."""
+    """Whether somebody runs the sync now; of a state folder, a process of this host."""
+    if state.is_shared:
+        return is_alive(state, sync)
     try:
         with _locked(state, sync):
             return False
@@ -76,10 +89,41 @@ def is_held(state: State, sync: str) -> bool:
 def is_alive(state: State, sync: str) -> bool:
     """Whether the lease's holder lives and renews it, as one does that sends; looking takes no lock from anybody."""
     with state.read() as connection:
-        row = connection.execute(sa.select(LEASES).where(LEASES.c.sync == sync)).mappings().one_or_none()
-    if row is None or not row["run"] or row["expires"] < time.time():
-        return False
-    return row["host"] != socket.gethostname() or _exists(row["pid"])
+        row = _row(connection, sync)
+    return bool(row and row.valid and (row.host != _host(state) or _exists(row.pid)))
+
+
+def _row(connection: sa.Connection, sync: str) -> sa.Row[Any] | None:
+    """The lease's row, and whether it is `valid` by the state's clock."""
+    valid = LEASES.c.run.is_not(None) & (LEASES.c.expires > clock(connection))
+    return connection.execute(sa.select(LEASES, valid.label("valid")).where(LEASES.c.sync == sync)).one_or_none()
+
+
+def _host(state: State) -> str:
+    return postgres.host() if state.is_shared else socket.gethostname()
+
+
+@contextmanager
+def _renewed(state: State, lease: Lease) -> Iterator[None]:
+    """The lease lives as long as this process does; of a state folder it need not, as the kernel's lock decides."""
+    if not state.is_shared:
+        yield
+        return
+    ended = threading.Event()
+
+    def pulse() -> None:
+        while not ended.wait(PULSE_SECONDS):
+            # Whether the lease is lost or the server out of reach, the run's own next write says it.
+            with suppress(StateError), state.write() as connection:
+                lease.check(connection)
+
+    thread = threading.Thread(target=pulse, name=f"lease of {lease.sync}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _exists(pid: int) -> bool:
@@ -93,12 +137,13 @@ def _exists(pid: int) -> bool:
 
 
 def _taken(state: State, sync: str, run: str) -> Lease:
-    host = socket.gethostname()
+    host = _host(state)
     with state.write() as connection:
-        row = connection.execute(sa.select(LEASES).where(LEASES.c.sync == sync)).mappings().one_or_none()
-        if row and row["run"] and row["host"] != host and row["expires"] > time.time():
-            raise _busy(sync, f"run {row['run']} on {row['host']}, process {row['pid']}")
-        fence = (row["fence"] if row else 0) + 1
+        row = _row(connection, sync)
+        # Of a state folder the kernel's lock has already told that no process of this host holds it.
+        if row and row.valid and (row.host != host or (state.is_shared and _exists(row.pid))):
+            raise _busy(sync, f"run {row.run} on {row.host}, process {row.pid}")
+        fence = (row.fence if row else 0) + 1
         connection.execute(sa.delete(LEASES).where(LEASES.c.sync == sync))
         values = {
             "sync": sync,
@@ -106,14 +151,17 @@ def _taken(state: State, sync: str, run: str) -> Lease:
             "run": run,
             "host": host,
             "pid": os.getpid(),
-            "expires": time.time() + LEASE_SECONDS,
+            "expires": clock(connection) + LEASE_SECONDS,
         }
-        connection.execute(sa.insert(LEASES), values)
+        connection.execute(sa.insert(LEASES).values(values))
     return Lease(sync, run, fence)
 
 
 @contextmanager
 def _locked(state: State, sync: str) -> Iterator[None]:
+    if state.is_shared:
+        yield
+        return
     path: Path = state.folder / "locks" / f"{sync}.lock"
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from connector.state.database import BUCKETS, State
+from connector.state.database import BUCKETS, State, clock, is_shared
 
 JITTER_SECONDS = 0.5
 """How much a request's way to Batch may vary before our spacing and Batch's counting could disagree."""
@@ -50,14 +50,14 @@ def reserve(state: State, endpoint: str, profiles: int, *, per_second: float, bu
         per_second: The bucket's rate.
         burst: From `burst`.
     """
-    clock, now = _clock()
     with state.write() as connection:
-        bucket = _bucket(connection, endpoint, clock) or _Bucket(now + burst / per_second, 0.0, 1.0, now, _NEVER)
+        name, now = _clock(connection)
+        bucket = _bucket(connection, endpoint, name, now) or _Bucket(now + burst / per_second, 0.0, 1.0, now, _NEVER)
         share = min(1.0, bucket.share + GROWTH * (now - bucket.seen))
         rate = per_second * share
         # Nothing is saved up beyond the burst, and nothing at all while Batch had us wait: its bucket is empty then.
         paid = max(bucket.paid_until, now, bucket.hold_until + burst / rate) + profiles / rate
-        _store(connection, endpoint, clock, bucket._replace(paid_until=paid, share=share, seen=now))
+        _store(connection, endpoint, name, bucket._replace(paid_until=paid, share=share, seen=now))
     return max(bucket.hold_until, paid - max(burst, profiles) / rate) - now
 
 
@@ -71,22 +71,22 @@ def hold(state: State, endpoint: str, seconds: float, *, refused: bool) -> None:
         refused: Batch said that it was too much: from then on less is sent, and slowly more again. Somebody else may
             use the project's keys, or the true limit is lower than the configured one.
     """
-    clock, now = _clock()
     with state.write() as connection:
-        bucket = _bucket(connection, endpoint, clock) or _Bucket(now, 0.0, 1.0, now, _NEVER)
+        name, now = _clock(connection)
+        bucket = _bucket(connection, endpoint, name, now) or _Bucket(now, 0.0, 1.0, now, _NEVER)
         share, cut = bucket.share, bucket.cut
         if refused and now >= max(bucket.hold_until, cut + 1.0):  # those in flight are refused for the same reason
             share = max(share * (CUT if now - cut > SOON else CUT_SOON), SHARE_MIN)
             cut = now
         until = max(bucket.hold_until, now + seconds)
-        _store(connection, endpoint, clock, bucket._replace(hold_until=until, share=share, cut=cut))
+        _store(connection, endpoint, name, bucket._replace(hold_until=until, share=share, cut=cut))
 
 
 def held(state: State, endpoint: str) -> float:
     """Seconds until anybody may send to the endpoint again; 0 where nobody is held."""
-    clock, now = _clock()
     with state.read() as connection:
-        bucket = _bucket(connection, endpoint, clock)
+        name, now = _clock(connection)
+        bucket = _bucket(connection, endpoint, name, now)
     return max(0.0, bucket.hold_until - now) if bucket else 0.0
 
 
@@ -100,22 +100,34 @@ class _Bucket(NamedTuple):
     cut: float
 
 
-def _bucket(connection: sa.Connection, endpoint: str, clock: str) -> _Bucket | None:
+def _bucket(connection: sa.Connection, endpoint: str, clock_name: str, now: float) -> _Bucket | None:
     """The endpoint's bucket; None where there is none, or its times are of another clock."""
     names = [BUCKETS.c[name] for name in _Bucket._fields]
-    mine = (BUCKETS.c.endpoint == endpoint) & (BUCKETS.c.clock == clock)
+    mine = (BUCKETS.c.endpoint == endpoint) & (BUCKETS.c.clock == clock_name)
     row = connection.execute(sa.select(*names).where(mine)).one_or_none()
-    return _Bucket(*row) if row else None
+    if row is None:
+        return None
+    found = _Bucket(*row)
+    back = max(found.seen - now, 0.0)  # by which a server's clock was set back since; a host's own never is
+    times = {name: getattr(found, name) - back for name in ("paid_until", "hold_until", "seen", "cut")}
+    return found._replace(**times)
 
 
-def _store(connection: sa.Connection, endpoint: str, clock: str, bucket: _Bucket) -> None:
-    values = {"clock": clock, **bucket._asdict()}
+def _store(connection: sa.Connection, endpoint: str, clock_name: str, bucket: _Bucket) -> None:
+    values = {"clock": clock_name, **bucket._asdict()}
     if not connection.execute(sa.update(BUCKETS).where(BUCKETS.c.endpoint == endpoint).values(values)).rowcount:
         connection.execute(sa.insert(BUCKETS), {"endpoint": endpoint, **values})
 
 
-def _clock() -> tuple[str, float]:
-    """A clock that nobody can set, shared by this host's processes, and its name: it means nothing after a reboot."""
+def _clock(connection: sa.Connection) -> tuple[str, float]:
+    """A clock that all processes on the state share, and its name.
+
+    Of a state folder it is this host's that nobody can set, which means nothing after a reboot; where hosts share the
+    state it is the database server's. Read it inside the transaction: then `seen` is never later, but for a clock that
+    was set back.
+    """
+    if is_shared(connection):
+        return "server", connection.execute(sa.select(clock(connection))).scalar_one()
     boot = Path("/proc/sys/kernel/random/boot_id")
     name = boot.read_text().strip() if boot.exists() else platform.node()
     return name, time.monotonic()

@@ -43,8 +43,8 @@ class Snapshot:
     Attributes:
         folder: Where its files lie.
         manifest: `files` (name, rows, sha256), `key`, `attributes` (name to type), `hash_version`, `self_test`,
-            `cursor` (value, scope), `full_read_at`; where it is a table, `engine`, `warehouse`, `table` and `recipe`
-            (how its values are mapped) in place of files and hashes.
+            `cursor` (value, scope), `full_read_at`, `stamp` (as a `Reading` has it); where it is a table, `engine`,
+            `warehouse`, `table` and `recipe` (how its values are mapped) in place of files and hashes.
         generation: 0 where nothing was ever delivered.
     """
 

@@ -1,12 +1,13 @@
 """What a warehouse must be able to do: one narrow interface, plain values in and out."""
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -95,6 +96,19 @@ class Reader(Protocol):
     def now(self) -> datetime:
         """The warehouse's own clock, aware, in UTC."""
 
+    def stamp(self, relation: Relation) -> str | None:
+        """A text that changes whenever the relation's rows or columns may have changed; reads no row.
+
+        While a stamp is the one taken before a read, that read would find the same again. It may change for less: of a
+        change that is none, nobody takes harm.
+
+        Returns:
+            None where that cannot be told: of a query, a view, and whatever else changes without a table's changing.
+
+        Raises:
+            WarehouseError: There is no such table, or the warehouse does not answer.
+        """
+
     def read(
         self,
         relation: Relation,
@@ -169,8 +183,14 @@ class Loader(Protocol):
 class WarehouseSettings(Model):
     """Base of each warehouse's settings; `type` tells them apart."""
 
+    stamp_seconds: ClassVar[int] = 60
+    """Seconds to leave between two looks at stamps: what a look costs decides."""
+
     state_schema: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")] = Field(
         default="batch_connector", description="the schema of ours in which engine: warehouse keeps its snapshots"
+    )
+    skip_unchanged: bool = Field(
+        default=True, description="a profile sync without a cursor reads nothing where its table did not change since"
     )
 
     @abstractmethod
@@ -240,6 +260,11 @@ class WarehouseSettings(Model):
         return str(getattr(self, "type"))  # noqa: B009 - each subclass declares its own literal
 
 
+def digest(*parts: object) -> str:
+    """32 hexadecimal digits that change with any of the parts, as `repr` writes them: a stamp."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
 def _wall_time(instant: datetime, zone: ZoneInfo) -> datetime:
     local = instant.astimezone(zone)
     if local.fold == 0 and _comes_twice(local):
@@ -270,4 +295,5 @@ __all__ = [
     "TargetColumn",
     "WarehouseSettings",
     "Window",
+    "digest",
 ]

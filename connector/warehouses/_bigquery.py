@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import polars as pl
 import pyarrow as pa
@@ -17,7 +17,7 @@ from google.cloud.bigquery_storage_v1 import types as storage
 
 from connector.errors import WarehouseError
 from connector.warehouses import _bigquery_sql as sql
-from connector.warehouses._base import RECORD_BATCH_ROWS, Changes, Column, Keys, Latest, Relation, Window
+from connector.warehouses._base import RECORD_BATCH_ROWS, Changes, Column, Keys, Latest, Relation, Window, digest
 from connector.warehouses._bigquery_client import Clients
 from connector.warehouses._bigquery_errors import FAILURES, translated
 from connector.warehouses._bigquery_jobs import FIRST_PAGE_ROWS, Jobs
@@ -26,6 +26,14 @@ from connector.warehouses.bigquery import BigQuery
 
 OPEN_STREAMS = 2
 """Streams of a result that are received at once, in answers of up to 10 MiB."""
+
+BY_ITSELF = ("streamingBuffer", "maxStaleness", "externalDataConfiguration", "biglakeConfiguration")
+"""What a table has whose rows change before, or without, its time of last change.
+
+https://cloud.google.com/bigquery/docs/reference/rest/v2/tables: of streamed rows that time may be minutes behind.
+"""
+
+_STAMPED = ("creationTime", "lastModifiedTime", "etag", "numRows", "numBytes")
 
 _DATASETS_SEARCHED = 50
 _TABLES_SEARCHED = 1000
@@ -62,6 +70,17 @@ class BigQueryReader:
         with self._translated("the clock"):
             ((instant,),) = self._result("the clock", "SELECT CURRENT_TIMESTAMP()")[1]
         return cast("datetime", instant).astimezone(UTC)
+
+    def stamp(self, relation: Relation) -> str | None:
+        """See `Reader.stamp`. One look at the table's metadata, which is not billed.
+
+        Raises:
+            WarehouseError: There is no such table.
+        """
+        if relation.table is None:
+            return None
+        with self._translated(named(relation), rows=False):
+            return stamp_of(self._described(relation).to_api_repr())
 
     def read(
         self,
@@ -167,18 +186,21 @@ class BigQueryReader:
         return self._known[relation]
 
     def _table_schema(self, relation: Relation) -> Sequence[sql.Declared]:
+        return cast("Sequence[sql.Declared]", self._described(relation).schema)
+
+    def _described(self, relation: Relation) -> bigquery.Table:
+        """The table's metadata, as they are now."""
         self._require_open()
         project, dataset, own = self._table(relation)
         reference = bigquery.DatasetReference(project, dataset).table(own)
         clients = self._clients
         try:
-            table = clients.api.get_table(reference, retry=clients.retry, timeout=clients.timeout)
+            return clients.api.get_table(reference, retry=clients.retry, timeout=clients.timeout)
         except api.NotFound:
             raise WarehouseError(
                 f"there is no table '{relation.table}' in project {project}",
                 remedy=did_you_mean((relation.table or "").replace("`", ""), self._tables(project)),
             ) from None
-        return cast("Sequence[sql.Declared]", table.schema)
 
     def _query_schema(self, query: str) -> Sequence[sql.Declared]:
         self._require_open()
@@ -226,6 +248,16 @@ class BigQueryReader:
     def _require_open(self) -> None:
         if self._closed:
             raise WarehouseError("the warehouse was closed before the read ended", remedy="open it again")
+
+
+def stamp_of(table: Mapping[str, Any]) -> str | None:
+    """The stamp of a table that the API describes so; None of what is no table, or changes by itself."""
+    expires = table.get("timePartitioning", {}).get("expirationMs")
+    if table.get("type") != "TABLE" or expires or any(table.get(name) for name in BY_ITSELF):
+        return None
+    if not (table.get("lastModifiedTime") and table.get("etag")):
+        return None
+    return digest(table.get("tableReference"), [table.get(name) for name in _STAMPED])
 
 
 def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:

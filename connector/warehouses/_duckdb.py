@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from connector.errors import WarehouseError
 from connector.warehouses import _duckdb_sql as sql
+from connector.warehouses import _duckdb_stamp as stamps
 from connector.warehouses._base import RECORD_BATCH_ROWS, Changes, Column, Keys, Latest, Relation, Window
-from connector.warehouses._names import did_you_mean, folded, named
+from connector.warehouses._names import did_you_mean, folded, named, parts
 
 MEMORY = ":memory:"
 """The path that means no file."""
@@ -135,10 +136,17 @@ class DuckDBReader:
     """An open database. One thread at a time; reads may interleave."""
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, path: str, root: Path, memory: int | None, spill: Path | None
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        path: str,
+        root: Path,
+        memory: int | None,
+        spill: Path | None,
+        files: stamps.Files | None = None,
     ) -> None:
         self._connection = connection
         self._path = path
+        self._files = files
         self._open: list[_Closable] = []
         self._settings = session_settings(root, memory)
         if spill:  # not for every session: DuckDB refuses to change it once it was used
@@ -174,6 +182,20 @@ class DuckDBReader:
         with self._session("the clock") as session:
             (microseconds,) = session.execute("SELECT epoch_us(now())").fetchall()[0]
         return _EPOCH + timedelta(microseconds=microseconds)
+
+    def stamp(self, relation: Relation) -> str | None:
+        """See `Reader.stamp`: any write to the database's file counts, to whatever table.
+
+        Raises:
+            WarehouseError: There is no such table, or the warehouse was closed.
+        """
+        if relation.table is None or self._files is None:
+            return None
+        names = {"own": parts(relation.table)[-1].text, "ours": self._files.ours}
+        with self.source(relation) as (session, rows):
+            self._fields(session, relation, rows)
+            ((told,),) = session.execute(stamps.TOLD, names).fetchall()
+        return stamps.stamp(self._files, self.now()) if told else None
 
     def read(
         self,

@@ -16,6 +16,7 @@ from snowflake.connector import SnowflakeConnection
 
 from connector.errors import WarehouseError
 from connector.warehouses import _snowflake_sql as sql
+from connector.warehouses import _snowflake_stamp as stamps
 from connector.warehouses._base import RECORD_BATCH_ROWS, Changes, Column, Keys, Latest, Relation, Window
 from connector.warehouses._names import did_you_mean, folded, named, parts, quoted
 
@@ -122,6 +123,18 @@ class SnowflakeReader:
         with self._cursor("the clock") as cursor:
             (now,) = cursor.execute("SELECT SYSDATE()").fetchone()
         return now.replace(tzinfo=UTC)  # type: ignore[no-any-return]
+
+    def stamp(self, relation: Relation) -> str | None:
+        """See `Reader.stamp`. Needs no virtual warehouse; None where Snowflake refuses to tell.
+
+        Raises:
+            WarehouseError: There is no such table, or the session broke off.
+        """
+        if relation.table is None:
+            return None
+        fields = self._fields(relation)
+        with self._cursor(named(relation)) as cursor:
+            return stamps.taken(cursor, relation.table, fields)
 
     def read(
         self,

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from connector.warehouses._base import Needs, WarehouseSettings
 from connector.warehouses._grants import comment
 
@@ -25,6 +27,9 @@ class DuckDB(WarehouseSettings):
 
     type: Literal["duckdb"]
     path: str
+    skip_unchanged: bool = Field(  # reading a file of one's own costs nothing that is billed
+        default=False, description="a profile sync without a cursor reads nothing where its file did not change since"
+    )
 
     @contextmanager
     def open(
@@ -50,12 +55,13 @@ class DuckDB(WarehouseSettings):
         Raises:
             WarehouseError: There is no such file, it is no DuckDB database, or it is still locked.
         """
-        from connector.warehouses import _duckdb  # noqa: PLC0415 - settings load where a start must be quick
+        from connector.warehouses import _duckdb, _duckdb_stamp  # noqa: PLC0415 - settings load where a start must be quick
 
         path = _duckdb.database_path(root, self.path)
+        files = _duckdb_stamp.files(path, self.state_schema)
         connection = _duckdb.connect(path, patience)
         try:
-            reader = _duckdb.DuckDBReader(connection, path, root, memory, spill)
+            reader = _duckdb.DuckDBReader(connection, path, root, memory, spill, files)
             try:
                 yield reader
             finally:

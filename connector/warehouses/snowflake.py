@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -45,6 +45,8 @@ Name = Annotated[str, Field(min_length=1)]
 
 class Snowflake(WarehouseSettings):
     """A Snowflake account: a connection of `connections.toml`, or an account, a user and one way to log in."""
+
+    stamp_seconds: ClassVar[int] = 300  # each look logs in
 
     type: Literal["snowflake"]
     connection_name: Name | None = Field(default=None, description="a connection of Snowflake's connections.toml")

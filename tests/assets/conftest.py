@@ -1,5 +1,7 @@
 """A small project on DuckDB, and the local Profile API behind it."""
 
+import os
+import time
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -91,6 +93,15 @@ class House:
         with duckdb.connect(str(self.root / "warehouse.duckdb")) as connection:
             for statement in statements:
                 connection.execute(statement)
+
+    def rest(self, seconds: float) -> None:
+        """A table that did not change is not read from now on, and the last write was so long ago."""
+        path = self.root / "connector.yaml"
+        path.write_text(
+            path.read_text().replace("path: warehouse.duckdb}", "path: warehouse.duckdb, skip_unchanged: true}")
+        )
+        moment = time.time() - seconds
+        os.utime(self.root / "warehouse.duckdb", (moment, moment))
 
     def fill(self, rows: int) -> None:
         self.sql(

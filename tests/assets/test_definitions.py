@@ -69,7 +69,11 @@ def test_each_sync_is_an_asset_with_checks_a_job_and_its_schedule(project: Path)
     assert schedules["customers_schedule"].execution_timezone == "Europe/Paris"
     assert schedules["customers_schedule"].default_status is dg.DefaultScheduleStatus.RUNNING
     assert schedules["leads_schedule"].default_status is dg.DefaultScheduleStatus.STOPPED
-    assert not repository.sensor_defs
+    (sensor,) = repository.sensor_defs
+    assert (sensor.default_status, [target.job_name for target in sensor.targets]) == (
+        dg.DefaultSensorStatus.STOPPED,
+        ["customers_job"],
+    )
 
 
 def test_the_asset_carries_what_the_yaml_says(project: Path) -> None:
@@ -188,8 +192,8 @@ def test_two_syncs_of_one_table_load_together(project: Path) -> None:
 def test_the_alert_sensor_exists_only_where_alerts_are_configured_and_then_runs(project: Path) -> None:
     """Who configures a webhook is told; nobody else's code location calls out."""
     (project / "connector.yaml").write_text(MAIN + "alerts: {webhook: {env: NOT_SET_ANYWHERE}}\n")
-    (sensor,) = definitions(project).get_repository_def().sensor_defs
-    assert (sensor.name, sensor.default_status) == ("alert_sensor", dg.DefaultSensorStatus.RUNNING)
+    sensors = {sensor.name: sensor for sensor in definitions(project).get_repository_def().sensor_defs}
+    assert sensors["alert_sensor"].default_status == dg.DefaultSensorStatus.RUNNING
 
 
 def test_definitions_load_without_a_socket(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

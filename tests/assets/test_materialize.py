@@ -47,6 +47,18 @@ def test_a_second_run_sends_nothing_and_is_a_materialization_with_zeros(house: H
     assert len(house.simulator.requests) == 1
 
 
+def test_a_source_that_is_not_read_does_not_look_empty(house: House) -> None:
+    """The row count stays that of what was delivered, the summary says why nothing was read, and every check passes."""
+    house.rest(3600)
+    house.run()
+    result = house.run()
+    found = metadata(result)
+    assert (found["read"], found["full"], found["dagster/row_count"], found["known"]) == (0, False, 40, 40)
+    assert "marts.customers did not change since the run of" in found["summary"]
+    assert set(checks(result).values()) == {True}
+    assert len(house.simulator.requests) == 1
+
+
 def test_run_config_reaches_the_library() -> None:
     """Every field of the Launchpad is an option of the run, by the same name; what adopts is the command line alone."""
     config = SyncRunConfig(full=True, resend=True, limit=3, keys=["a"], allow_mass_change="a rename")

@@ -206,14 +206,35 @@ BROKEN_MAINS = {
     ),
     "key of another warehouse": (
         MAIN.replace("{type: duckdb,", "{type: duckdb, ⟪project: acme,"),
-        "warehouses.local: unknown key; allowed here: path, state_schema, type",
+        "warehouses.local: unknown key; allowed here: path, skip_unchanged, state_schema, type",
     ),
     "name of a warehouse": (MAIN + "  ⟪Big One: {type: duckdb, path: a}\n", "a warehouse's name is 1 to 60 lower-case"),
-    "state mapping": (
-        MAIN + "⟪state: {database: {env: URL}, files: s3://a}\n",
-        "state: a mapping is not available yet; write text",
+    "state in a bucket": (
+        MAIN + "state: {database: {env: URL}, files: ⟪s3://a}\n",
+        "state.files: must be a folder; an object storage is not available yet",
     ),
-    "state URL": (MAIN + f"state: ⟪postgresql://u:{SECRET}@h/d\n", "state: must be a folder; a state in a database"),
+    "state URL": (
+        MAIN + f"state: ⟪postgresql://u:{SECRET}@h/d\n",
+        "state: must be a folder; an object storage is not available yet, and a database is named by {database: {env",
+    ),
+    "state URL in the place of its secret": (
+        MAIN + f"state: {{database: ⟪postgresql://u:{SECRET}@h/d, files: a}}\n",
+        "state.database: must be {env: NAME} or {file: PATH}, got text; a secret never stands in the file",
+    ),
+    "state without files": (MAIN + "⟪state: {database: {env: URL}}\n", "state.files: missing; add it"),
+    "state key": (
+        MAIN + f"state: {{files: a, ⟪{SECRET}: a}}\n",
+        "state: unknown key; allowed here: database, files, schema",
+    ),
+    "state schema": (
+        MAIN + "state: {database: {env: URL}, files: a, schema: ⟪Batch}\n",
+        "state.schema: a schema's name is 1 to 63 lower-case letters, digits and '_', the first no digit; rename it",
+    ),
+    "state schema of no database": (
+        MAIN + "state: {files: a, schema: ⟪eu}\n",
+        "state.schema: has no meaning without a database; remove it or add `database`",
+    ),
+    "state list": (MAIN + "⟪state: [a]\n", "state: must be a folder or a mapping, got a list"),
     "memory": (MAIN + "memory: ⟪1G\n", "memory: must be a whole number and a unit, kB, MB or GB, such as 1GB"),
     "bare memory": (MAIN + "memory: ⟪1000000\n", "memory: must be a whole number and a unit"),
     "too many requests": (MAIN + "delivery: {in_flight: ⟪65}\n", "delivery.in_flight: must be at most 64, got 65"),

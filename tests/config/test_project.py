@@ -88,7 +88,7 @@ def test_a_small_project_has_the_documented_defaults(write: Write) -> None:
     project = load_project(write({}))
     main, sync = project.settings, project.sync("customers")
     assert main.batch.base_url == "https://api.batch.com/2.11"
-    assert (main.memory, main.state) == (10**9, ".connector")
+    assert (main.memory, main.state.files, main.state.database) == (10**9, ".connector", None)
     assert main.delivery.model_dump() == {
         "in_flight": 8,
         "timeout": timedelta(seconds=60),

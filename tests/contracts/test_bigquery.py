@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from connector.errors import WarehouseError
+from connector.warehouses import _bigquery
 from connector.warehouses._base import Keys, Relation
 from connector.warehouses._bigquery_jobs import PAGE_ROWS
 from connector.warehouses.bigquery import BigQuery
@@ -438,3 +439,40 @@ def test_settings_load_without_the_driver() -> None:
 def test_a_run_of_one_hour_is_the_longest_by_default() -> None:
     """A forgotten query does not run for BigQuery's own six hours."""
     assert BigQuery(type="bigquery", project="acme").timeout == timedelta(hours=1)
+
+
+DESCRIBED = {
+    "type": "TABLE", "tableReference": {"projectId": "p", "datasetId": "d", "tableId": "t"}, "creationTime": "1795333962039",
+    "lastModifiedTime": "1795333962040", "etag": "ABC==", "numRows": "3", "numBytes": "48",
+}  # fmt: skip
+"""A table as https://cloud.google.com/bigquery/docs/reference/rest/v2/tables has it."""
+
+
+@pytest.mark.parametrize("more", [
+    {"streamingBuffer": {"estimatedRows": "1"}}, {"maxStaleness": "0-0 0 0:15:0"}, {"type": "EXTERNAL"}, {"type": "SNAPSHOT"},
+    {"type": "MATERIALIZED_VIEW"}, {"timePartitioning": {"type": "DAY", "expirationMs": "86400000"}},
+    {"biglakeConfiguration": {"tableFormat": "ICEBERG"}}, {"lastModifiedTime": None}, {"etag": None},
+])  # fmt: skip
+def test_a_table_that_changes_by_itself_has_no_stamp(more: dict[str, Any]) -> None:
+    """Streamed rows show in no time of change for minutes; partitions expire; what is stored elsewhere is not told of."""
+    assert _bigquery.stamp_of(DESCRIBED)
+    assert _bigquery.stamp_of({**DESCRIBED, "timePartitioning": {"type": "DAY"}})
+    assert _bigquery.stamp_of({**DESCRIBED, **more}) is None
+
+
+@pytest.mark.parametrize("name", ["creationTime", "lastModifiedTime", "etag", "numRows", "numBytes"])
+def test_a_stamp_is_of_all_that_tells_of_a_change(name: str) -> None:
+    """Time, etag, rows and bytes: one of them is enough."""
+    assert _bigquery.stamp_of({**DESCRIBED, name: "9"}) != _bigquery.stamp_of(DESCRIBED)
+
+
+def test_a_stamp_starts_no_job_and_is_asked_anew(bench: BigQueryBench, relay: Relay, tmp_path: Path) -> None:
+    """One look at the metadata each time, which is not billed; a table that is streamed to meanwhile has no stamp more."""
+    bench.create("customers", {"custom_id": "text"}, [("a",)])
+    with _settings(relay).open(tmp_path) as reader:
+        assert reader.stamp(Relation(table="customers"))
+        relay.rules.append(lambda _: Reply(200, {**DESCRIBED, "streamingBuffer": {"estimatedRows": "1"}}))
+        assert reader.stamp(Relation(table="customers")) is None
+    assert [(seen.method, "/jobs" in seen.path or "/queries" in seen.path) for seen in relay.seen] == [
+        ("GET", False)
+    ] * 2

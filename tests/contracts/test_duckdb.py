@@ -1,10 +1,12 @@
 """What DuckDB does in its own way: its file, its lock, its types, its memory."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from decimal import Decimal
@@ -386,3 +388,93 @@ def test_settings_load_without_the_drivers() -> None:
     """Validating a file must not wait for DuckDB and Arrow to load."""
     done = _python("import connector.warehouses, sys; print({'duckdb', 'pyarrow'} & set(sys.modules))")
     assert done.stdout.strip() == "set()", done.stderr
+
+
+LONG_AGO = time.time() - 86_400
+
+
+def _stamp(root: Path, table: str = "t", settings: DuckDB = SETTINGS) -> str | None:
+    with settings.open(root, patience=0) as reader:
+        return reader.stamp(Relation(table=table))
+
+
+def _rest(root: Path) -> None:
+    """The last write to the file was long ago, always at the same moment."""
+    os.utime(root / "w.duckdb", (LONG_AGO, LONG_AGO))
+
+
+def _write(root: Path, *statements: str) -> None:
+    with duckdb.connect(root / "w.duckdb") as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def test_a_file_of_this_moment_has_no_stamp(root: Path) -> None:
+    """It may be written to again at what its time of change takes for the same moment."""
+    os.utime(root / "w.duckdb")
+    assert _stamp(root) is None
+    moment = time.time() + 3600  # of a clock that was set back
+    os.utime(root / "w.duckdb", (moment, moment))
+    assert _stamp(root) is None
+    _rest(root)
+    assert _stamp(root)
+
+
+def test_a_write_shows_also_where_its_time_was_set_back(root: Path) -> None:
+    """As a copy that keeps times does it, in place or by another file of the same size."""
+    _rest(root)
+    before = _stamp(root)
+    _write(root, "UPDATE t SET s = 'other' WHERE i = 1")
+    _rest(root)
+    in_place = _stamp(root)
+    copy = shutil.copy(root / "w.duckdb", root / "copy.duckdb")
+    Path(copy).replace(root / "w.duckdb")
+    _rest(root)
+    assert len({before, in_place, _stamp(root), None}) == 4
+
+
+def test_what_is_in_the_write_ahead_log_only_shows(root: Path) -> None:
+    """A process that was killed leaves rows there, which the next one reads."""
+    _rest(root)
+    before = _stamp(root)
+    code = """
+        import duckdb, os, sys
+        connection = duckdb.connect(sys.argv[1])
+        connection.execute("SET checkpoint_threshold = '1TB'")
+        connection.execute("INSERT INTO t VALUES (-1, 'new')")
+        os._exit(0)
+    """
+    assert _python(code, root / "w.duckdb").returncode == 0
+    _rest(root)
+    assert (root / "w.duckdb.wal").stat().st_size
+    assert _stamp(root) is None, "the log is of this moment"
+    os.utime(root / "w.duckdb.wal", (LONG_AGO, LONG_AGO))
+    assert _stamp(root) not in (None, before)
+
+
+@pytest.mark.parametrize("statement", [
+    "CREATE TABLE own (a INTEGER, b DOUBLE GENERATED ALWAYS AS (random()))", "CREATE VIEW own AS SELECT now() AS a",
+    "CREATE SCHEMA other; CREATE TABLE other.own (a INTEGER); CREATE VIEW OWN AS SELECT 1 AS a",
+])  # fmt: skip
+def test_what_changes_by_itself_has_no_stamp(root: Path, statement: str) -> None:
+    """A computed column and a view may read the clock."""
+    _write(root, statement)
+    _rest(root)
+    assert _stamp(root, "own") is None
+    assert _stamp(root)
+
+
+def test_a_file_read_as_a_table_has_no_stamp(root: Path) -> None:
+    """Its times are not those of the database."""
+    pl.DataFrame({"a": [1]}).write_parquet(root / "export.parquet")
+    _rest(root)
+    assert _stamp(root, '"export.parquet"') is None
+    assert _stamp(root, '"export.parquet"', DuckDB(type="duckdb", path=":memory:")) is None
+
+
+def test_a_file_that_holds_our_snapshots_has_no_stamp(root: Path) -> None:
+    """Each run of `engine: warehouse` writes to it, so that it would always look changed, by ourselves."""
+    _write(root, "CREATE SCHEMA batch_connector", "CREATE TABLE batch_connector.s (k VARCHAR)")
+    _rest(root)
+    assert _stamp(root) is None
+    assert _stamp(root, settings=DuckDB(type="duckdb", path="w.duckdb", state_schema="elsewhere"))

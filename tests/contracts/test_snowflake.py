@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from connector.errors import ConfigError, WarehouseError
-from connector.warehouses import _snowflake
+from connector.warehouses import _snowflake, _snowflake_stamp
 from connector.warehouses._base import RECORD_BATCH_ROWS, Keys, Reader, Relation
 from connector.warehouses.snowflake import Snowflake
 from tests.emulators.snowflake_bench import SnowflakeBench, pytest_with_client_4
@@ -385,3 +386,79 @@ def test_the_driver_s_version_4_does_the_same(file: str) -> None:
     )
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+
+
+def test_a_stamp_reads_no_table(bench: SnowflakeBench, tmp_path: Path) -> None:
+    """What is asked needs no virtual warehouse: a description, what is shown, and a function of the table's full name."""
+    bench.create("customers", {"custom_id": "text"}, [("a",)])
+    with bench.settings.open(tmp_path) as reader:
+        assert reader.stamp(Relation(table="customers"))
+        assert [entry["sql"] for entry in bench.diary() if "sql" in entry][-3:] == [
+            'SELECT * FROM "CUSTOMERS"',
+            "SHOW TABLES LIKE 'CUSTOMERS' IN SCHEMA \"PUBLIC\"",
+            f'SELECT SYSTEM$LAST_CHANGE_COMMIT_TIME(\'"{bench.database}"."PUBLIC"."CUSTOMERS"\')',
+        ]
+        assert [entry["describe"] for entry in bench.diary() if "sql" in entry][-3] is True
+
+
+def test_a_server_that_refuses_to_tell_has_no_stamp(bench: SnowflakeBench, reader: Reader) -> None:
+    """A function that is not there, or not for this table, is no error: the table is read."""
+    bench.create("customers", {"custom_id": "text"}, [("a",)])
+    bench.fail("untold")
+    assert reader.stamp(Relation(table="customers")) is None
+
+
+def test_a_session_that_is_gone_is_no_answer(bench: SnowflakeBench, reader: Reader) -> None:
+    """Where nothing can be asked, the operator hears of it."""
+    bench.create("customers", {"custom_id": "text"}, [("a",)])
+    bench.fail("SHOW")
+    with pytest.raises(WarehouseError, match="table 'customers' cannot be read"):
+        reader.stamp(Relation(table="customers"))
+
+
+class Shown(NamedTuple):
+    """A cursor that shows tables, and knows when they were written to."""
+
+    tables: list[dict[str, Any]]
+    changed: int | None = 1661920053987000000
+
+    def execute(self, _statement: str) -> "Shown":
+        return self
+
+    @property
+    def description(self) -> list[Any]:
+        return [SimpleNamespace(name=name) for name in self.tables[0]]
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        return [tuple(table.values()) for table in self.tables]
+
+    def fetchone(self) -> tuple[int | None]:
+        return (self.changed,)
+
+
+PLAIN = {
+    "created_on": "2026-01-01", "name": "T", "kind": "TABLE", "database_name": "D", "schema_name": "S", "rows": 3, "bytes": 1024,
+    "is_external": "N", "is_dynamic": "N", "is_hybrid": "N", "is_iceberg": "N", "is_event": "N",
+}  # fmt: skip
+"""A table as https://docs.snowflake.com/en/sql-reference/sql/show-tables shows it."""
+
+
+def _shown(**changed: Any) -> str | None:
+    shown = Shown([{**PLAIN, **{name: value for name, value in changed.items() if name in PLAIN}}])
+    return _snowflake_stamp.taken(shown._replace(changed=changed.get("changed", shown.changed)), "d.s.t", [])
+
+
+@pytest.mark.parametrize(
+    "change", [{"created_on": "2026-01-02"}, {"rows": 4}, {"bytes": 2048}, {"changed": 1661920118648000000}]
+)
+def test_another_table_of_the_name_has_another_stamp(change: dict[str, Any]) -> None:
+    """A table that was dropped and made again, cloned over or swapped brings its own time of creation."""
+    assert _shown(**change) not in (None, _shown())
+
+
+@pytest.mark.parametrize("change", [{"kind": "TEMPORARY"}, {"is_external": "Y"}, {"is_dynamic": "Y"}, {"is_hybrid": "Y"},
+    {"is_iceberg": "Y"}, {"name": "TT"}, {"changed": None}])  # fmt: skip
+def test_what_is_no_plain_table_has_no_stamp(change: dict[str, Any]) -> None:
+    """Its rows may change without a statement that writes to it."""
+    assert _shown(**change) is None
+    assert _shown(kind="TRANSIENT")

@@ -1,6 +1,8 @@
 """What every warehouse does alike. A new one joins by an entry in WAREHOUSES."""
 
 import json
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -43,6 +45,12 @@ class Bench(Protocol):
     def create(self, table: str, columns: dict[str, str], rows: Sequence[tuple[Any, ...]]) -> None:
         """A table of columns by kind."""
 
+    def execute(self, *statements: str) -> object:
+        """Statements of the warehouse's SQL."""
+
+    def rest(self) -> None:
+        """Let so much time seem to pass that a stamp can be had."""
+
 
 class DuckDBBench:
     types: ClassVar = {
@@ -68,7 +76,7 @@ class DuckDBBench:
     failing = "SELECT CAST(CASE WHEN range = 200000 THEN 's3cret' ELSE '1' END AS INTEGER) AS i FROM range(250000)"
 
     def __init__(self, root: Path) -> None:
-        self.settings = DuckDB(type="duckdb", path="warehouse.duckdb")
+        self.settings = DuckDB(type="duckdb", path="warehouse.duckdb", skip_unchanged=True)
         self._file = root / "warehouse.duckdb"
         duckdb.connect(self._file).close()
 
@@ -82,6 +90,15 @@ class DuckDBBench:
             for row in rows:
                 connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", list(row))
             connection.commit()
+
+    def execute(self, *statements: str) -> None:
+        with duckdb.connect(self._file) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def rest(self) -> None:
+        long_ago = time.time() - 3600
+        os.utime(self._file, (long_ago, long_ago))
 
 
 WAREHOUSES: dict[str, Callable[[Path], Bench]] = {
@@ -448,3 +465,43 @@ def test_the_clock_is_the_warehouse_s_in_utc(opened: Callable[[], Reader]) -> No
     now = opened().now()
     assert now.utcoffset() == timedelta(0)
     assert abs(now - datetime.now(UTC)) < timedelta(minutes=5)
+
+
+CHANGES = {
+    "a row added": ("insert into {shop}customers (custom_id, plan) values ('c', 'gold')",),
+    "a row removed": ("delete from {shop}customers where custom_id = 'a'",),
+    "a value changed": ("update {shop}customers set plan = 'platinum' where custom_id = 'a'",),
+    "a column added": ("alter table {shop}customers add column points numeric",),
+    "made anew": ("drop table {shop}customers", "create table {shop}customers (custom_id {text}, plan {text})"),
+}
+
+
+def _stamp(bench: Bench, root: Path, table: str) -> str | None:
+    with bench.settings.open(root) as reader:
+        return reader.stamp(Relation(table=table))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_stamp_changes_with_the_table(bench: Bench, tmp_path: Path, change: str) -> None:
+    """A table that stands keeps its stamp, from connection to connection; rows, columns or another table change it."""
+    bench.create("customers", {"custom_id": "text", "plan": "text"}, [("a", "gold"), ("b", None)])
+    bench.rest()
+    before = _stamp(bench, tmp_path, "customers")
+    assert before
+    assert _stamp(bench, tmp_path, "customers") == before
+    shop = "shop." if isinstance(bench, BigQueryBench) else ""
+    bench.execute(*(text.format(shop=shop, text=bench.types["text"]) for text in CHANGES[change]))
+    assert _stamp(bench, tmp_path, "customers") != before
+
+
+def test_what_is_no_table_has_no_stamp(bench: Bench, tmp_path: Path) -> None:
+    """A view may read the clock or other tables, and a query too; a table that is not there is an error."""
+    bench.create("customers", {"custom_id": "text"}, [("a",)])
+    shop = "shop." if isinstance(bench, BigQueryBench) else ""
+    bench.execute(f"create view {shop}seen as select * from {shop}customers")
+    bench.rest()
+    assert _stamp(bench, tmp_path, "seen") is None
+    with bench.settings.open(tmp_path) as reader:
+        assert reader.stamp(Relation(query=f"select * from {shop}customers")) is None
+        with pytest.raises(WarehouseError, match="there is no table 'strangers'"):
+            reader.stamp(Relation(table="strangers"))

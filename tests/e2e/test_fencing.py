@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from connector.simulator import serve
 from connector.state import runs
-from connector.state.database import SNAPSHOTS, open_state
+from connector.state.database import LEASES, SNAPSHOTS
 from tests.e2e.forks import Fork
-from tests.world import PROJECT_KEY, World
+from tests.states import Home
+from tests.world import World
 
 ROWS = 40
 SLOW = {"delay": 0.2, "apply": True, "share": 1.0}
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path / "project")
+def world(tmp_path: Path, home: Home) -> Iterator[World]:
+    made = World(tmp_path / "project", server=home.server)
     made.sql(f"create table customers as select 'c' || i as custom_id, i as visits from range({ROWS}) t(i)")
     made.sql("""create table orders as select custom_id, visits as order_id, 1.5 as amount,
         now()::timestamp - to_seconds(60 + visits) as ordered_at from customers""")
@@ -51,7 +53,7 @@ def frozen(world: World, sync: str) -> Fork:
 
 def remembered(world: World, sync: str) -> list[Any]:
     """All that the state holds of a sync, its lease apart."""
-    with open_state(world.folder / ".connector", PROJECT_KEY) as state, state.read() as connection:
+    with world.opened_state() as state, state.read() as connection:
         manifests = [dict(row) for row in connection.execute(SNAPSHOTS.select()).mappings()]
         return [
             manifests,
@@ -65,9 +67,11 @@ def remembered(world: World, sync: str) -> list[Any]:
 def test_frozen_run_that_was_replaced_is_fenced(world: World, sync: str) -> None:
     """G8: what it wakes up with it may neither write nor send; the run that replaced it lost and repeated nothing."""
     run = frozen(world, sync)
-    assert Fork(world.folder, "run", sync).ended().status == 5, "here the kernel knows that it lives"
+    assert Fork(world.folder, "run", sync).ended().status == 5, "it lives"
     for lock in (world.folder / ".connector" / "locks").iterdir():
         lock.unlink()  # another host does not see its locks, and takes over when the lease is over
+    with world.opened_state() as state, state.write() as connection:
+        connection.execute(sa.update(LEASES).values(expires=1.0))
     world.api.clear_faults()
     status, report = Fork(world.folder, "run", sync).ended()
     assert status == (3 if sync == "orders" else 0)

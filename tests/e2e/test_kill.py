@@ -13,14 +13,18 @@ from pathlib import Path
 import pytest
 
 from connector.simulator import Rate, Served, serve
+from tests.states import Home
 from tests.world import World
 
 ROWS = 20_000
 
+in_a_folder = pytest.mark.parametrize("home", ["sqlite"], indirect=True)
+"""For what has nothing to do with where the state is."""
+
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[World, Served]]:
-    world = World(tmp_path / "project")
+def served(tmp_path: Path, home: Home) -> Iterator[tuple[World, Served]]:
+    world = World(tmp_path / "project", server=home.server)
     world.sync(attributes="{orders: orders, name: name}")
     world.sql(
         f"create table customers as select 'c' || i as custom_id, i as orders, 'n' || i as name from range({ROWS}) t(i)"
@@ -82,6 +86,7 @@ def test_kill_in_the_middle_loses_nothing_and_repeats_only_what_was_in_flight(se
     assert finished(start(world))[1]["requests"] == 0
 
 
+@in_a_folder
 def test_kill_before_anything_was_sent_leaves_no_trace(served: tuple[World, Served]) -> None:
     """A run killed while it reads changes nothing, and its leftovers are gone after the next run."""
     world, _ = served
@@ -98,6 +103,7 @@ def test_kill_before_anything_was_sent_leaves_no_trace(served: tuple[World, Serv
     assert world.held() == world.wanted()
 
 
+@in_a_folder
 @pytest.mark.parametrize("times", [1, 2])
 def test_sigterm_settles_what_is_in_flight_and_ends_with_143(served: tuple[World, Served], times: int) -> None:
     """The first SIGTERM stops taking chunks, keeps what was acknowledged, reports and exits 143; nothing is sent twice.
@@ -124,6 +130,7 @@ def test_sigterm_settles_what_is_in_flight_and_ends_with_143(served: tuple[World
     assert world.held() == world.wanted()
 
 
+@in_a_folder
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_second_signal_ends_at_once_like_a_crash(served: tuple[World, Served], number: int, expected: int) -> None:
     """Who cannot wait for the calls in flight ends the process; the next run finds nothing lost."""
@@ -162,6 +169,7 @@ def test_second_run_of_a_sync_is_busy_while_the_first_runs(served: tuple[World, 
     assert Counter(world.sent()).most_common(1)[0][1] == 1
 
 
+@in_a_folder
 def test_value_that_reverts_after_a_kill_is_sent_again(served: tuple[World, Served]) -> None:
     """Killed while a call was applied: the snapshot and the warehouse agree again, but Batch holds the other value."""
     world, _ = served

@@ -11,7 +11,9 @@ import pytest
 
 from connector._steps import KILL_AT, STEPS
 from connector.simulator import serve
+from connector.state.postgres import Server
 from tests.e2e.forks import Fork
+from tests.emulators import postgres
 from tests.world import World
 
 KILLS = int(os.environ.get("KILLS", "10"))
@@ -125,20 +127,24 @@ def left_over(world: World) -> list[Path]:
 KINDS = ["profiles", "events", "events that are sent again"]
 
 
-def bench(folder: Path, kind: str, rows: int) -> Iterator[Profiles | Events]:
-    world = World(folder)
-    with serve(world.api) as server:
-        world.configure(base_url=server.base_url, delivery=DELIVERY, limits=LIMITS)
+def bench(folder: Path, kind: str, rows: int, server: Server | None = None) -> Iterator[Profiles | Events]:
+    world = World(folder, server=server)
+    with serve(world.api) as served:
+        world.configure(base_url=served.base_url, delivery=DELIVERY, limits=LIMITS)
         if kind == "profiles":
             yield Profiles(world, rows)
         else:
             yield Events(world, rows, "hold" if kind == "events" else "resend")
 
 
-@pytest.fixture(scope="module", params=KINDS[:2])
+@pytest.fixture(scope="module", params=[*KINDS[:2], *(f"{kind} in PostgreSQL" for kind in KINDS[:2])])
 def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Profiles | Events]:
     """A sync of four chunks a run."""
-    yield from bench(tmp_path_factory.mktemp("small") / "project", request.param, 4 * PER_CALL)
+    kind, _, shared = request.param.partition(" in ")
+    state = postgres.new_server() if shared else None
+    yield from bench(tmp_path_factory.mktemp("small") / "project", kind, 4 * PER_CALL, state)
+    if state:
+        postgres.drop(state)
 
 
 @pytest.fixture(scope="module", params=KINDS)

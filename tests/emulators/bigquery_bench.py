@@ -7,6 +7,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
+from uuid import uuid4
 
 from google.cloud import bigquery
 
@@ -71,6 +72,18 @@ class BigQueryBench:
             given = [zip(columns, map(_json, row), strict=True) for row in rows]
             written = [{column: value for column, value in row if value is not None} for row in given]
             assert self._client.insert_rows_json(made, written) == []
+
+    def execute(self, *statements: str) -> None:
+        """Statements, each done before the next; tables then say that they changed, which is the real service's doing."""
+        for statement in statements:
+            self._client.query(statement).result()
+        for listed in self._client.list_tables(DATASET):
+            table = self._client.get_table(listed)
+            table.description = uuid4().hex
+            self._client.update_table(table, ["description"])
+
+    def rest(self) -> None:
+        """A stamp can always be had."""
 
     def _make(self, dataset: str) -> None:
         if dataset not in self._made:

@@ -7,6 +7,7 @@ Beyond fakesnow 0.12.1, it
 - keeps null timestamps null, and sends numbers as the real service does: scaled, in the narrowest type of each chunk,
 - sends what exceeds CHUNK_ROWS as chunks to be downloaded, so that clients stream,
 - answers its own failures at once, as statements that failed: the client would retry a 500 for a minute,
+- knows SYSTEM$LAST_CHANGE_COMMIT_TIME: a number for each table that grows whenever its rows are written,
 - describes where a file is to be put so that the client's versions 5 put it there,
 - answers `CHANGES` of a table T from a table T_WRITTEN, which the test keeps: the same columns and WRITTEN_AT,
 - keeps a diary of logins and statements, and fails on request: see `diary` and `fault`.
@@ -14,6 +15,7 @@ Beyond fakesnow 0.12.1, it
 
 import asyncio
 import gzip
+import itertools
 import json
 import re
 import secrets
@@ -27,7 +29,9 @@ import fakesnow.arrow
 import fakesnow.server
 import pyarrow as pa
 import pyarrow.compute as pc
+import sqlglot
 import uvicorn
+from sqlglot import exp
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -56,6 +60,13 @@ databases: dict[str, str] = {}
 """Session token to the database that it was opened for: what tests on one server are told apart by."""
 diaries: dict[str, list[dict[str, Any]]] = defaultdict(list)
 faults: dict[str, str] = {}
+written: dict[tuple[str, str], int] = {}
+"""When a table's rows were last written, as a number of that write: by database and name."""
+writes = itertools.count(1_661_920_053_987_000_000)
+LAST_CHANGE = re.compile(r"""SELECT SYSTEM\$LAST_CHANGE_COMMIT_TIME\('.*"(.+)"'\)""")
+WRITING = (exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.TruncateTable, exp.Copy, exp.Create)
+"""Statements that write rows of a table, or make it; what alters its columns alone is none."""
+
 one_at_a_time = asyncio.Lock()
 rest_of_result: ContextVar[pa.Table | None] = ContextVar("rest", default=None)
 
@@ -145,11 +156,9 @@ async def query(request: Request) -> Response:
     diaries[database].append(
         {"sql": asked["sqlText"], "parameters": asked.get("parameters"), "describe": asked.get("describeOnly", False)}
     )
-    if faults.get(database) in ("session", asked["sqlText"].partition(" ")[0]):
-        return refused("390104", "08001", "the session is gone")
-    if asked["sqlText"].lower().startswith("alter session set"):
-        return done()
     tell_changes(request, asked)
+    if own := own_answer(database, asked["sqlText"]):
+        return own
     async with one_at_a_time:
         try:
             response = await fakesnow.server.query_request(request)
@@ -157,6 +166,8 @@ async def query(request: Request) -> Response:
             return refused("000603", "XX000", f"{type(error).__name__}: {error}")
         rest = rest_of_result.get()
     answer = json.loads(bytes(response.body))
+    if answer.get("success"):
+        note_write(database, asked["sqlText"])
     if response.status_code >= 500:
         return refused("000603", "XX000", str(answer.get("message")))
     if "stageInfo" in (answer.get("data") or {}):
@@ -175,6 +186,19 @@ def tell_changes(request: Request, asked: dict[str, Any]) -> None:
     """Asks the table that records what was written, in place of Snowflake's own record."""
     body = json.dumps({**asked, "sqlText": CHANGES.sub(RECORDED, asked["sqlText"])}).encode()
     request._body = gzip.compress(body) if request.headers.get("Content-Encoding") == "gzip" else body
+
+
+def own_answer(database: str, text: str) -> Response | None:
+    """The answer to what fakesnow is not to see."""
+    if faults.get(database) in ("session", text.partition(" ")[0]):
+        return refused("390104", "08001", "the session is gone")
+    if text.lower().startswith("alter session set"):
+        return done()
+    if not (found := LAST_CHANGE.fullmatch(text)):
+        return None
+    if faults.get(database) == "untold":
+        return refused("002140", "42601", "SQL compilation error:\nUnknown function SYSTEM$LAST_CHANGE_COMMIT_TIME")
+    return last_change(written.get((database, found[1].upper()), 0))
 
 
 def to_be_downloaded(request: Request, database: str, rest: pa.Table) -> dict[str, Any]:
@@ -198,13 +222,29 @@ def refused(code: str, state: str, message: str) -> Response:
     return JSONResponse({"data": data, "code": code, "message": message, "success": False})
 
 
+def note_write(database: str, text: str) -> None:
+    for statement in sqlglot.parse(text, "snowflake"):
+        if isinstance(statement, WRITING) and (table := (statement.this or statement).find(exp.Table)):
+            written[database, table.name.upper()] = next(writes)
+
+
+def last_change(value: int) -> Response:
+    number = {"name": "SYSTEM$LAST_CHANGE_COMMIT_TIME", "type": "fixed", "precision": 38, "scale": 0}
+    return one({**number, "nullable": True, "length": None, "byteLength": None}, str(value))
+
+
 def done() -> Response:
-    column = {"name": "status", "type": "text", "nullable": True, "length": 100, "byteLength": 100}
-    nothing = dict.fromkeys(["scale", "precision", "finalDatabaseName", "finalSchemaName"])
+    text = {"name": "status", "type": "text", "nullable": True, "length": 100, "byteLength": 100}
+    return one({**text, "precision": None, "scale": None}, "Statement executed successfully.")
+
+
+def one(column: dict[str, Any], value: str) -> Response:
+    """A result of one column and one row."""
+    nothing = dict.fromkeys(["finalDatabaseName", "finalSchemaName"])
     data = {
         "parameters": [],
         "rowtype": [{**column, **nothing, "database": "", "schema": "", "table": ""}],
-        "rowset": [["Statement executed successfully."]],
+        "rowset": [[value]],
         "total": 1,
         "returned": 1,
         "queryId": str(uuid.uuid4()),
@@ -233,7 +273,7 @@ async def diary(request: Request) -> Response:
 async def fault(request: Request) -> Response:
     """From now on, sessions opened for a database fail: `login`, `session` (it ended), `chunk` (cut short), `short` (lost).
 
-    Or, with a word such as `INSERT`, only statements that begin with it.
+    With `untold` no function knows when a table was changed; with a word such as `INSERT`, only statements that begin with it.
     """
     faults[request.path_params["database"]] = request.path_params["kind"]
     return JSONResponse({})

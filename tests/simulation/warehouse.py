@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import duckdb
 import pyarrow as pa
 from pydantic import PrivateAttr
 
-from connector.warehouses._base import Loader, Needs, WarehouseSettings
+from connector.warehouses._base import Loader, Needs, Relation, WarehouseSettings
 from connector.warehouses._duckdb import MEMORY, DuckDBReader
 from tests.simulation.machine import Clock
 
@@ -31,11 +32,13 @@ class Tables:
     """Customers by custom ID and orders by number, as they are now."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        self.clock = clock
         self._database = duckdb.connect(MEMORY)
         self._database.execute("SET threads = 1")
         self.customers: dict[str, Row] = {}
         self.orders: dict[int, Row] = {}
+        self.written: dict[str, tuple[int, dict[Any, Row]]] = {}
+        """How often each table's rows have changed, and what they are."""
 
     def write(self) -> None:
         """Make DuckDB's tables what they are here."""
@@ -43,6 +46,9 @@ class Tables:
             self._database.register("rows_", pa.Table.from_pylist(list(rows.values()), schema))
             self._database.execute(f"create or replace table {name} as from rows_")
             self._database.unregister("rows_")
+            changes, before = self.written.get(name, (0, {}))
+            if rows != before:
+                self.written[name] = (changes + 1, deepcopy(rows))  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -50,19 +56,23 @@ class Tables:
 
     def open(self) -> "Reader":
         """A reader of the tables."""
-        return Reader(self._database.cursor(), self._clock)
+        return Reader(self._database.cursor(), self)
 
 
 class Reader(DuckDBReader):
-    """The real one, but for the clock."""
+    """The real one, but for the clock and the stamp."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, clock: Clock) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, tables: Tables) -> None:
         super().__init__(connection, MEMORY, Path(), None, None)
-        self._clock = clock
+        self._tables = tables
 
     def now(self) -> datetime:
         """The simulated clock."""
-        return self._clock.utc().astimezone(UTC)
+        return self._tables.clock.utc().astimezone(UTC)
+
+    def stamp(self, relation: Relation) -> str | None:
+        """How often the table's rows have changed."""
+        return str(self._tables.written[relation.table][0]) if relation.table in self._tables.written else None
 
 
 class InMemory(WarehouseSettings):
