@@ -82,7 +82,7 @@ def test_a_name_that_is_not_known_for_a_moment_costs_a_moment(world: World, monk
         world.configure(base_url=f"http://localhost:{server.port}/2.11", delivery="{in_flight: 1, give_up_after: 20s}")
         world.transport = None
         report = world.run()
-    assert len(asked) == 3
+    assert len(asked) >= 3
     assert (report.outcome, report.accepted, report.retries) == ("green", ROWS, 2)
     assert set(world.sent()) == {f"c{i}" for i in range(ROWS)}
     assert world.due() == []
