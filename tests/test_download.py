@@ -173,6 +173,7 @@ BAD = {
     "": "names no host",
     "https://[::1": "is no URL",
     "https://files.example.org:port/a": "is no URL",
+    "https://files.example.org:99999/a": "is no URL",
     "https://10.0.0.1/a": "no public address",
     "https://127.0.0.1/a": "no public address",
     "https://[::1]/a": "no public address",
@@ -201,6 +202,12 @@ def test_links_that_are_not_followed(url: str, redirected: bool, path: Path) -> 
         assert secret not in str(raised.value)
     if isinstance(raised.value, ExportError):
         assert BAD[url] in str(raised.value)
+
+
+def test_a_redirect_to_a_name_that_cannot_be(path: Path) -> None:
+    """The client trips over such a name when it only reads it: that is an error of the link, too."""
+    with pytest.raises(ExportError, match="is no URL"):
+        fetched(Host(httpx.Response(302, headers={"location": "https://xn--a.example.org/a?signature=x"})), path)
 
 
 def test_redirects(path: Path) -> None:

@@ -69,6 +69,7 @@ def test_windows() -> None:
     ("export", "last", "asked", "says"),
     [
         ("events", "2026-01-30T00:00:00.000Z", None, "what happened in between is no longer there"),
+        ("events", "2026-05-01T13:00:00.000Z", None, "later than this machine's clock says it is"),
         (
             "events",
             None,

@@ -293,6 +293,7 @@ def test_text_dates() -> None:
         "2024-02-29 12:00:00.5": instant + timedelta(milliseconds=500),
         "2024-02-29": datetime(2024, 2, 29, tzinfo=UTC),
         "0001-01-01T00:00:00Z": datetime(1, 1, 1, tzinfo=UTC),
+        "2016-12-31T23:59:60Z": datetime(2017, 1, 1, tzinfo=UTC),  # a leap second, which no clock of Batch's has
         "": None,
     }
     values, expected = table(good)

@@ -146,7 +146,8 @@ async def connect(
     async with httpx.AsyncClient(
         base_url=access.base_url,
         headers=headers,
-        timeout=httpx.Timeout(timeout, connect=min(10.0, timeout)),
+        # The end of the whole exchange must not come first: it could not tell that nothing had been sent.
+        timeout=httpx.Timeout(timeout, connect=min(10.0, timeout / 2)),
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=15),
         follow_redirects=False,
         trust_env=False,  # a proxy or a .netrc of this machine must not get the keys unasked

@@ -25,6 +25,8 @@ _FOUND, _PARTIAL, _RANGE = 200, 206, 416
 _REDIRECTS = {301, 302, 303, 307, 308}
 _EXPIRED = {401, 403, 404, 410}
 
+_NO_URL = "the link to a file of the export is no URL, so it was not followed"
+
 
 for _name in ("httpx", "httpcore"):  # they log whole URLs and headers, and a link is a secret
     logging.getLogger(_name).setLevel(logging.WARNING)
@@ -95,6 +97,8 @@ async def fetch(store: Store, url: str, path: Path, piece: Piece, most: int) -> 
             response = await store.http.send(request, stream=True)
         except httpx.TransportError as error:
             raise NoAnswerError(type(error).__name__) from error
+        except UnicodeError:  # of the client's, which reads where a redirect leads although it does not follow
+            raise ExportError(_NO_URL) from None
         try:
             if response.status_code not in _REDIRECTS:
                 return await _received(response, path, piece, most)
@@ -129,7 +133,7 @@ def _parts(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port, httpx.URL(url), (parts.hostname or "").encode("idna")
     except (ValueError, httpx.InvalidURL):
-        raise ExportError("the link to a file of the export is no URL, so it was not followed") from None
+        raise ExportError(_NO_URL) from None
     if not parts.hostname:
         raise ExportError("the link to a file of the export names no host, so it was not followed")
     return parts

@@ -97,6 +97,15 @@ def test_the_asset_carries_what_the_yaml_says(project: Path) -> None:
     assert "dagster/column_schema" not in spec(defs, "leads").metadata
 
 
+def test_nothing_but_a_person_or_a_schedule_starts_a_run_again(project: Path) -> None:
+    """Retries are the delivery's own: Dagster repeats neither the step nor the run, which would count twice."""
+    defs = definitions(project)
+    job = defs.get_repository_def().get_job("customers_job")
+    assert defs.resolve_assets_def(spec(defs, "customers").key).op.retry_policy is None
+    assert all(node.retry_policy is None for node in job.nodes)
+    assert not {"dagster/max_retries", "dagster/retry_strategy"} & job.tags.keys()
+
+
 def test_an_event_sync_shows_what_it_sends_and_where_it_is_from(project: Path) -> None:
     """Columns and lineage hold the attributes that we add; name, time and cursor are in the description."""
     (project / "syncs" / "orders.yaml").write_text(EVENTS + "cursor: loaded_at\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from connector.config import ExportSync, load_project
-from tests.config.conftest import Write, the_problem
+from tests.config.conftest import Write, problems_of, the_problem
 
 EXPORT = "kind: export\nwarehouse: local\nexport: attributes\ntable: batch.people\n"
 EVENTS = EXPORT.replace("attributes", "events")
@@ -74,6 +74,15 @@ def test_what_an_export_is_without_more(write: Write) -> None:
         ("custom_id",),
     )
     assert (people.segment, people.since, reach.since) == (None, None, timedelta(days=90))
+
+
+@pytest.mark.parametrize(("one", "other"), [("batch.people", "batch.People"), ("wh.batch.people", "BATCH.PEOPLE")])
+def test_two_tables_that_differ_in_case_are_one(one: str, other: str, write: Write) -> None:
+    """Two exports would empty each other's table: the second is refused, and names the first."""
+    files = {f"syncs/{name}.yaml": EXPORT.replace("batch.people", table) for name, table in (("a", one), ("b", other))}
+    (problem,) = problems_of(write(files))
+    assert (problem.file, problem.line) == ("syncs/b.yaml", 4)
+    assert "the asset batch/people of Dagster, which syncs/a.yaml is already" in problem.message
 
 
 @pytest.mark.parametrize("table", ["people", "batch.people", "wh.batch.people", "_a.B_1"])

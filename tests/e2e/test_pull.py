@@ -173,6 +173,18 @@ class TestWhatLands:
         }  # fmt: skip
         assert delivered.sql(f"select custom_id, stranger from {TABLE} where stranger is not null") == [("c1", "5")]
 
+    @pytest.mark.parametrize("kind", ["events", "attributes"])
+    def test_a_profile_sync_that_once_sent_events_is_in_nobodys_way(self, world: World, kind: str) -> None:
+        """It says nothing of attributes' types; what is wrong with it is told by its own run alone."""
+        world.sql(
+            "create table orders as select 'c1' as custom_id, 'o1' as order_id, now()::timestamp - interval 1 minute as ordered_at"
+        )
+        world.events_sync("orders")
+        assert world.run("orders").outcome == "green"
+        world.sync("orders", attributes="{plan: plan}")
+        world.export_sync("told", export=kind, **({"attributes": "[other]"} if kind == "attributes" else {}))
+        assert world.pull("told").outcome == "green"
+
     def test_a_column_that_is_there_keeps_its_type_and_a_new_attribute_adds_one(self, delivered: World) -> None:
         """The table's own types win over what syncs say; new attributes add columns, dropped ones stay as nulls."""
         delivered.sync(attributes="{plan: plan}")
@@ -340,6 +352,16 @@ class TestWindows:
         assert moment(world.pull("happened").since) == moment(first.until) - timedelta(hours=1)
         assert self.names(world) == [1, 2]
 
+    def test_a_table_that_was_dropped_is_filled_again(self, world: World) -> None:
+        """What had been loaded went with it: the window starts `since` ago again, not an hour before the last end."""
+        for days in range(1, 6):
+            self.tell(world, days, timedelta(days=days))
+        assert world.pull("happened").inserted == 5
+        world.sql("drop table batch.happened")
+        wait(60)
+        assert world.pull("happened").inserted == 5
+        assert self.names(world) == [1, 2, 3, 4, 5]
+
     @pytest.mark.parametrize("since", ["90d", "2160h"])
     def test_ninety_days_are_what_batch_gives(self, world: World, since: str) -> None:
         """As long a window as Batch's own is taken by it, although it judges a moment later."""
@@ -422,6 +444,40 @@ class TestBeingAsked:
         assert world.pull().export_id == world.api.exports()[1]["id"]
         assert len(world.api.exports()) == 2 + 105
 
+    def test_an_odd_export_in_the_list_hides_no_other(self, world: World) -> None:
+        """Somebody's export that makes no sense is not ours; the one that our request made is found beside it."""
+        inner = world.transport
+        assert inner
+        odd = {"id": "export_x", "status": "ERROR", "request": None, "files": [{"id": None}]}
+
+        class Listing(httpx.AsyncBaseTransport):
+            async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+                answer = await inner.handle_async_request(request)
+                if "/exports/list" not in str(request.url):
+                    return answer
+                page = json.loads(b"".join([part async for part in answer.aiter_raw()]))
+                page["exports"] = [odd, None, *page["exports"], odd]
+                return httpx.Response(200, stream=httpx.ByteStream(json.dumps(page).encode()))
+
+        world.transport = Listing()
+        world.api.inject({"endpoint": "export", "status": 500, "apply": True})
+        assert world.pull().outcome == "green"
+        assert len(world.api.exports()) == 1
+
+    def test_an_export_that_is_taken_for_ours_is_as_old_as_it_is(self, world: World) -> None:
+        """It says what was when it was made: nothing that came after is judged by it as if it were of now."""
+        made = time.time()
+        call(
+            world,
+            "/profiles/export",
+            {"export_type": "ATTRIBUTES", "identifiers": ["custom_id"], "attributes": list(NAMES)},
+        )
+        wait(60)
+        world.api.inject({"endpoint": "export", "status": 500})
+        assert world.pull().export_id == world.api.exports()[0]["id"]
+        (taken,) = world.exports()
+        assert abs(taken["asked_at"] - made) < 1
+
     def test_a_cancel_leaves_the_export_and_the_next_run_goes_on(self, world: World) -> None:
         """Whoever stops a run while it waits, downloads or parses finds the same export finished by the next one."""
         world.api.configure(export_seconds=3)
@@ -474,6 +530,31 @@ class TestBeingAsked:
         assert world.pull().outcome == "green"
         assert loaded(world) == expected(world)
         assert len(world.api.exports()) == 2
+
+    def test_events_of_yesterday_are_asked_for_anew(self, world: World) -> None:
+        """An export of events that hangs for a day is let go of, and the window is asked for again."""
+        world.export_sync("happened", export="events")
+        events_of(world, ("c1", "e", datetime.fromtimestamp(time.time(), UTC) - timedelta(minutes=5), {}))
+        world.api.inject({"endpoint": "export", "becomes": "stuck"})
+        with pytest.raises(KeyboardInterrupt):
+            world.pull("happened", progress=interrupting("export running"))
+        wait(86_401)
+        report = world.pull("happened")
+        assert (report.outcome, report.inserted, len(world.api.exports())) == ("green", 1, 2)
+        assert [one["state"] for one in world.exports("happened")] == ["failed", "loaded"]
+
+    def test_files_of_a_sync_that_has_another_name_now(self, world: World) -> None:
+        """Nobody goes on with its export: a day later any run of the state removes the lines that lie there in clear."""
+        with pytest.raises(KeyboardInterrupt):
+            world.pull(progress=interrupting("load"))
+        outbox = world.folder / ".connector" / "outbox"
+        (left,) = outbox.iterdir()
+        (world.folder / "syncs" / "profile_attributes.yaml").rename(world.folder / "syncs" / "people.yaml")
+        assert world.pull("people").outcome == "green"
+        assert list(outbox.iterdir()) == [left], "it could still be gone on with"
+        wait(86_401)
+        assert world.pull("people").outcome == "green"
+        assert list(outbox.iterdir()) == []
 
     def test_another_question_is_asked_anew(self, world: World) -> None:
         """An open export of other attributes is not taken for the answer, and its files go at once."""
@@ -562,6 +643,7 @@ class TestFiles:
             ({"endpoint": "download", "location": "https://[::ffff:10.0.0.1]/f"}, "no public address", {}),
             ({"endpoint": "download", "location": "https://u:p@192.168.0.1:8443/f"}, "no public address", {}),
             ({"endpoint": "download", "location": "https:///f"}, "no host", {}),
+            ({"endpoint": "download", "location": f"https://{'a' * 70}.example.org/f"}, "is no URL", {}),
             ({"endpoint": "file", "status": 302, "location": "http://10.0.0.1/x"}, "does not begin with https://", {}),
             ({"endpoint": "file", "status": 302, "location": "?again", "times": 9}, "more than 3 times", {}),
         ],

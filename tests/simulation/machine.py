@@ -35,6 +35,10 @@ class Clock:
         """Let time pass at once."""
         self._passed += max(seconds, 0.0)
 
+    def set(self, seconds: float) -> None:
+        """Somebody sets the wall clock, so many seconds forwards or back."""
+        self._start += seconds
+
     def utc(self) -> datetime:
         """The wall clock, aware."""
         return datetime.fromtimestamp(self.wall(), UTC)

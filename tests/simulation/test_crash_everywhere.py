@@ -49,6 +49,25 @@ def test_profiles_survive_a_death_at_any_step_and_values_that_go_back(folder: Pa
     assert step > 25, "the steps are not counted any more"
 
 
+@pytest.mark.parametrize("sync", [CUSTOMERS, ORDERS])
+def test_a_recovery_that_dies_five_times_ends_well(folder: Path, sync: str) -> None:
+    """G2 to G4, G9: what a killed run left is taken over in the end, however often taking it over is killed."""
+    for step in count(1, 4):
+        with universe(folder / str(step), 1, Setup(delivery=_TWO, per_call=2)) as world:
+            if sync == CUSTOMERS:
+                set_plan(world, "free")
+            else:
+                place_orders(world, 8)
+            assert world.run(sync, die_at=("applied", 2)).died
+            deaths = [world.run(sync, die_at=step).died for _ in range(5)]
+            options = {"discard_held": True} if sync == ORDERS else {}
+            found = [*_last(world, sync, **options), *_last(world, sync), *problems(world)]
+            assert not found, f"died at step {step}, {deaths}: {found}"
+            if not any(deaths):
+                break
+    assert step > 12, "the steps are not counted any more"
+
+
 def _last(world: Universe, sync: str, **options: bool) -> list[str]:
     """What is wrong with the run after which all is to be quiet."""
     world.clock.sleep(_SETTLED)
