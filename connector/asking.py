@@ -135,7 +135,7 @@ class Asker:
     def _hold(self, status: int, seconds: float | None) -> None:
         refused = status == TOO_MANY
         self.calls.throttled += refused
-        rate.hold(self.state, _OTHER, seconds or 0.0, refused=refused)
+        rate.hold(self.state, _OTHER, seconds or 0.0, refused=time.monotonic() if refused else None)
 
     def _patience(self) -> "_Patience":
         return _Patience(time.monotonic() + self.settings.delivery.give_up_after.total_seconds())

@@ -263,12 +263,13 @@ class _Sender:
                 self._traffic.requests += 1
                 self._traffic.retries += attempt > 0
                 self._traffic.bytes += len(content)
+                left = time.monotonic()
                 outcome = await profiles.send(client, self._terms.endpoint, content, rows)
                 receipt.note(outcome)
                 # Before any wait: killed in a pause, what Batch did not take must not look as if it may have.
                 runs.settle(self._state, self._lease, number, receipt.standing)
                 step("chunk.settled")
-                if not await self._again(outcome, attempt):
+                if not await self._again(outcome, attempt, left):
                     break
             else:
                 self._note(Reason("unanswered", f"a chunk was tried {TRIES} times, the last: {outcome.reason}"))
@@ -276,8 +277,8 @@ class _Sender:
             logger.debug("chunk %d waits for the next run", number)
         return outcome
 
-    async def _again(self, outcome: Outcome, attempt: int) -> bool:
-        """Whether the same bytes go once more, after the wait that this takes."""
+    async def _again(self, outcome: Outcome, attempt: int, left: float) -> bool:
+        """Whether the same bytes, which left then, go once more, after the wait that this takes."""
         match outcome.verdict:
             case Verdict.ACCEPTED | Verdict.SPLIT:
                 self._failing_since, self._unverified, self._unknown = None, 0, 0
@@ -302,17 +303,17 @@ class _Sender:
                     self._halt(None, Reason("unanswered", told))
                 return False
             case Verdict.LATER | Verdict.UNKNOWN:
-                await self._wait(outcome, attempt)
+                await self._wait(outcome, attempt, left)
                 return True
 
-    async def _wait(self, outcome: Outcome, attempt: int) -> None:
+    async def _wait(self, outcome: Outcome, attempt: int, left: float) -> None:
         """Full jitter, or what Batch asks for; then every sender is held, in every process on this state."""
         self._traffic.throttled += outcome.throttled
         logger.info("sync %s: %s; attempt %d", self._lease.sync, outcome.reason, attempt + 1)
         pause = random.uniform(0, min(_BACKOFF_MAX, _BACKOFF_FIRST * 2**attempt))  # noqa: S311 - spreads retries, guards nothing
         if outcome.retry_after is not None or outcome.throttled:
             pause = max(outcome.retry_after or 0.0, pause)
-            rate.hold(self._state, self._terms.endpoint, pause, refused=outcome.throttled)
+            rate.hold(self._state, self._terms.endpoint, pause, refused=left if outcome.throttled else None)
         self._watch_outage(outcome, pause)
         if attempt + 1 < TRIES:
             await self._sleep(pause)

@@ -47,7 +47,7 @@ def test_two_projects_share_a_database_and_nothing_else(shared_home: Home, anoth
     other = Home(tmp_path / "other", another)
     with shared_home.opened() as one, other.opened("project_other") as two:
         assert one.seed != two.seed
-        rate.hold(one, "update", 30.0, refused=False)
+        rate.hold(one, "update", 30.0)
         assert rate.held(two, "update") == 0
         with hold(one, "customers", "run-1"), hold(two, "customers", "run-2") as lease:
             assert lease.fence == 1
@@ -138,7 +138,7 @@ def test_the_hosts_own_clock_decides_nothing(state: State, monkeypatch: pytest.M
         other = {"sync": "customers", "fence": 7, "run": "run-7", "host": "elsewhere", "pid": 1}
         expires = sa.extract("epoch", sa.func.clock_timestamp()) + 60
         connection.execute(sa.insert(LEASES).values(expires=expires, **other))
-    rate.hold(state, "update", 30.0, refused=False)
+    rate.hold(state, "update", 30.0)
     real, monotonic = time.time, time.monotonic
     monkeypatch.setattr(time, "time", lambda: real() + 7200)
     monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 7200)

@@ -430,7 +430,7 @@ def test_a_true_limit_below_the_configured_one_is_found(state: State, share: flo
         if strict.take(1000, sender.now):
             refusals.append(sender.now - start)
             pause = chance.uniform(0.0, 1.0)
-            rate.hold(state, "update", pause, refused=True)
+            rate.hold(state, "update", pause, refused=time.monotonic())
             sender.advance(pause)
         else:
             accepted += 1000
@@ -450,8 +450,8 @@ def test_two_senders_share_one_bucket(home: Home, state: State) -> None:
 def test_a_pause_holds_everybody(home: Home, state: State) -> None:
     """A Retry-After reaches other processes, is not shortened by a smaller one, and ends."""
     with home.opened() as other:
-        rate.hold(state, "update", 30.0, refused=False)
-        rate.hold(other, "update", 5.0, refused=False)
+        rate.hold(state, "update", 30.0)
+        rate.hold(other, "update", 5.0)
         sender = Sender(other, 300.0, 1000, 200)
         assert 29 < rate.held(other, "update") <= 30
         assert 29 < sender.leave(200) - sender.now <= 31
@@ -466,7 +466,7 @@ def test_the_clock_of_another_boot_is_not_believed(state: State, of_another_boot
     """After a reboot, or on another host, old times neither block nor allow a burst: the bucket starts empty."""
     sender = Sender(state, 300.0, 1000, 200)
     sender.leave(200)
-    rate.hold(state, "update", 60.0, refused=True)
+    rate.hold(state, "update", 60.0, refused=time.monotonic())
     with state.write() as connection:
         values = {"clock": "another boot", "paid_until": of_another_boot, "hold_until": of_another_boot}
         connection.execute(sa.update(BUCKETS).values(**values))

@@ -1,6 +1,7 @@
 """A state of an older version is brought forward whole, or left as it was; a spoilt page is found before it is believed."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_an_older_state_is_brought_forward(world: World, version: int) -> None:
             assert connection.execute(sa.select(META.c.value).where(META.c.name == "schema")).scalar_one() == str(
                 SCHEMA
             )
-        rate.hold(state, "update", 1.0, refused=True)
+        rate.hold(state, "update", 1.0, refused=time.monotonic())
         with hold(state, "profile_attributes", "run-1") as lease:
             assert ask_anew(state, lease, None, {}, "").number == 1
     world.sql("update customers set visits = 100 where custom_id = 'c3'")

@@ -1,6 +1,8 @@
 """The only HTTP client: authentication, deadline, size cap, no redirects, no proxy surprises."""
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -107,9 +109,21 @@ class Client:
                 step("answer.read")
                 return Answer(response.status_code, dict(response.headers), body)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise NotSentError(type(error).__name__) from error
+            raise NotSentError(_why(error)) from error
         except (httpx.TransportError, httpx.DecodingError, TimeoutError) as error:
             raise NoAnswerError(type(error).__name__) from error
+
+
+def _why(error: Exception) -> str:
+    """Why there is no connection, as far as an operator can do something about it."""
+    root: BaseException = error
+    while inner := root.__cause__ or root.__context__:
+        root = inner
+    if isinstance(root, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not valid: {root.verify_message}"
+    if isinstance(root, socket.gaierror):
+        return "the server's name is not known"
+    return type(error).__name__
 
 
 async def _read(response: httpx.Response) -> bytes:
@@ -133,7 +147,7 @@ async def connect(
     Args:
         access: Where and with what keys.
         timeout: Seconds of a whole exchange.
-        connections: Most connections at a time.
+        connections: Most connections at a time; each is for one exchange.
         transport: Another way to a server than the network: the local API's in-process door.
     """
     headers = {
@@ -141,6 +155,9 @@ async def connect(
         "X-Batch-Project": access.project_key.get_secret_value(),
         "Content-Type": "application/json",
         "Accept-Encoding": "identity",
+        # A kept connection could hold an answer that nobody asked for, which the next call would take for its own; and
+        # a server that closes it just then would leave that call in doubt. A new one costs a handshake, 10 a second.
+        "Connection": "close",
         "User-Agent": "batch-warehouse-connector",
     }
     async with httpx.AsyncClient(
@@ -148,7 +165,7 @@ async def connect(
         headers=headers,
         # The end of the whole exchange must not come first: it could not tell that nothing had been sent.
         timeout=httpx.Timeout(timeout, connect=min(10.0, timeout / 2)),
-        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=15),
+        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=0),
         follow_redirects=False,
         trust_env=False,  # a proxy or a .netrc of this machine must not get the keys unasked
         transport=transport,

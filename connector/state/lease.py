@@ -9,6 +9,7 @@ import fcntl
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,13 +20,16 @@ import sqlalchemy as sa
 
 from connector.errors import BusyError, StateError
 from connector.state import postgres
-from connector.state.database import LEASES, State, clock
+from connector.state.database import LEASES, State, clock, is_shared
 
 LEASE_SECONDS = 120.0
 """How long a lease outlives its last renewal, for another host; on the same one a dead process's is free at once."""
 
 PULSE_SECONDS = LEASE_SECONDS / 6
 """How often the holder of a lease that hosts share renews it: a few renewals may fail."""
+
+# Built once: it is executed twice for every call, and to build it costs as much as to execute it.
+_RENEWED = sa.update(LEASES).where((LEASES.c.sync == sa.bindparam("of")) & (LEASES.c.fence == sa.bindparam("held_as")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,11 @@ class Lease:
         Raises:
             StateError: Somebody else holds it by now: this run was taken for dead.
         """
-        mine = (LEASES.c.sync == self.sync) & (LEASES.c.fence == self.fence)
-        renewed = connection.execute(sa.update(LEASES).where(mine).values(expires=clock(connection) + LEASE_SECONDS))
+        who = {"of": self.sync, "held_as": self.fence}
+        if is_shared(connection):
+            renewed = connection.execute(_RENEWED.values(expires=clock(connection) + LEASE_SECONDS), who)
+        else:
+            renewed = connection.execute(_RENEWED, {**who, "expires": time.time() + LEASE_SECONDS})
         if renewed.rowcount != 1:
             raise StateError(
                 f"sync '{self.sync}': run {self.run} lost its lease to a newer run",

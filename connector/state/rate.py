@@ -61,21 +61,23 @@ def reserve(state: State, endpoint: str, profiles: int, *, per_second: float, bu
     return max(bucket.hold_until, paid - max(burst, profiles) / rate) - now
 
 
-def hold(state: State, endpoint: str, seconds: float, *, refused: bool) -> None:
+def hold(state: State, endpoint: str, seconds: float, *, refused: float | None = None) -> None:
     """Let nobody send to the endpoint for that long, in any process on this state.
 
     Args:
         state: Where the bucket is shared.
         endpoint: Which bucket.
         seconds: From now.
-        refused: Batch said that it was too much: from then on less is sent, and slowly more again. Somebody else may
-            use the project's keys, or the true limit is lower than the configured one.
+        refused: When the call left, by `time.monotonic`, of which Batch said that it was too much: from now on less is
+            sent, and slowly more again. Somebody else may use the project's keys, or the true limit is lower than the
+            configured one.
     """
     with state.write() as connection:
         name, now = _clock(connection)
         bucket = _bucket(connection, endpoint, name, now) or _Bucket(now, 0.0, 1.0, now, _NEVER)
         share, cut = bucket.share, bucket.cut
-        if refused and now >= max(bucket.hold_until, cut + 1.0):  # those in flight are refused for the same reason
+        # By its age, as the bucket's clock may be a server's; those in flight are refused for the same reason.
+        if refused is not None and now - (time.monotonic() - refused) > cut:
             share = max(share * (CUT if now - cut > SOON else CUT_SOON), SHARE_MIN)
             cut = now
         until = max(bucket.hold_until, now + seconds)
@@ -100,11 +102,16 @@ class _Bucket(NamedTuple):
     cut: float
 
 
+# Built once: both are executed for every call, and to build one costs as much as to execute it.
+_SELECT = sa.select(*(BUCKETS.c[name] for name in _Bucket._fields)).where(
+    (BUCKETS.c.endpoint == sa.bindparam("of")) & (BUCKETS.c.clock == sa.bindparam("by"))
+)
+_UPDATE = sa.update(BUCKETS).where(BUCKETS.c.endpoint == sa.bindparam("of"))
+
+
 def _bucket(connection: sa.Connection, endpoint: str, clock_name: str, now: float) -> _Bucket | None:
     """The endpoint's bucket; None where there is none, or its times are of another clock."""
-    names = [BUCKETS.c[name] for name in _Bucket._fields]
-    mine = (BUCKETS.c.endpoint == endpoint) & (BUCKETS.c.clock == clock_name)
-    row = connection.execute(sa.select(*names).where(mine)).one_or_none()
+    row = connection.execute(_SELECT, {"of": endpoint, "by": clock_name}).one_or_none()
     if row is None:
         return None
     found = _Bucket(*row)
@@ -115,7 +122,7 @@ def _bucket(connection: sa.Connection, endpoint: str, clock_name: str, now: floa
 
 def _store(connection: sa.Connection, endpoint: str, clock_name: str, bucket: _Bucket) -> None:
     values = {"clock": clock_name, **bucket._asdict()}
-    if not connection.execute(sa.update(BUCKETS).where(BUCKETS.c.endpoint == endpoint).values(values)).rowcount:
+    if not connection.execute(_UPDATE, {"of": endpoint, **values}).rowcount:
         connection.execute(sa.insert(BUCKETS), {"endpoint": endpoint, **values})
 
 

@@ -36,6 +36,10 @@ REJECTS_SCHEMA = pl.Schema({
 `key` is '' where the source's is null, `attribute` is '' where the whole row is meant.
 """
 
+# Built once: two of them are executed for every call, and to build one costs as much as to execute it.
+_CHUNK = sa.update(CHUNKS).where((CHUNKS.c.run == sa.bindparam("of_run")) & (CHUNKS.c.number == sa.bindparam("at")))
+_ANOTHER_ATTEMPT = _CHUNK.values(attempts=CHUNKS.c.attempts + 1)
+
 
 class Opened(NamedTuple):
     """A run as it was opened.
@@ -115,14 +119,15 @@ def mark_sent(state: State, lease: Lease, number: int, standing: Standing) -> No
     """The next attempt of a chunk, or of the part of it that is `sent`, is about to leave."""
     with state.write() as connection:
         lease.check(connection)
-        _update(connection, lease, number, attempts=CHUNKS.c.attempts + 1, **_columns(standing))
+        connection.execute(_ANOTHER_ATTEMPT, {"of_run": lease.run, "at": number, **_columns(standing)})
 
 
 def settle(state: State, lease: Lease, number: int, standing: Standing) -> None:
     """Note what an attempt at a chunk came to: durable before anything is waited for."""
     with state.write() as connection:
         lease.check(connection)
-        _update(connection, lease, number, settled_at=time.time(), **_columns(standing))
+        settled = {"settled_at": time.time(), **_columns(standing)}
+        connection.execute(_CHUNK, {"of_run": lease.run, "at": number, **settled})
 
 
 def _columns(standing: Standing) -> dict[str, Any]:
@@ -132,12 +137,6 @@ def _columns(standing: Standing) -> dict[str, Any]:
         "parts": [list(part) for part in standing.parts] or None,
         "unknown_at": standing.unknown_at,
     }
-
-
-def _update(connection: sa.Connection, lease: Lease, number: int, **values: Any) -> None:  # noqa: ANN401 - columns of one table
-    connection.execute(
-        sa.update(CHUNKS).where((CHUNKS.c.run == lease.run) & (CHUNKS.c.number == number)).values(**values)
-    )
 
 
 def unfinished(state: State, sync: str) -> list[Opened]:

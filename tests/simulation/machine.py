@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -22,10 +22,15 @@ class Clock:
     def __init__(self, start: datetime) -> None:
         self._start = start.timestamp()
         self._passed = 0.0
+        self._ahead = 0.0
 
     def wall(self) -> float:
         """Seconds since 1970."""
-        return self._start + self._passed
+        return self._start + self._passed + self._ahead
+
+    def set_ahead(self, ahead: timedelta) -> None:
+        """Set the wall clock, as an operator may: so much ahead of what it should show."""
+        self._ahead = ahead.total_seconds()
 
     def monotonic(self) -> float:
         """Seconds that never go back."""
