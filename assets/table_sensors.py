@@ -8,6 +8,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
+from assets.metadata import asset_key
 from connector.config import ExportSync, Outbound, Project
 from connector.errors import ConnectorError, WarehouseError
 from connector.warehouses._base import Relation
@@ -51,7 +52,7 @@ def _sensor(project: Project, name: str, syncs: list[Outbound], jobs: Jobs) -> d
             stamp, last = found.stamps.get(sync.source.table or ""), before.get(sync.name)
             if last is None or stamp in (None, last.stamp):
                 after[sync.name] = last or _Seen(stamp, 0)
-            elif _runs(context.instance, sync.name):  # which may have read before the change: the next tick asks again
+            elif _runs(context.instance, sync):  # which may have read before the change: the next tick asks again
                 after[sync.name] = last
             else:
                 after[sync.name] = _Seen(stamp, last.changes + 1)
@@ -103,10 +104,10 @@ def _remembered(cursor: str | None) -> dict[str, _Seen]:
     return {sync: _Seen(*seen) for sync, seen in json.loads(cursor).items()} if cursor else {}
 
 
-def _runs(instance: dg.DagsterInstance, sync: str) -> bool:
-    """Whether a run of the sync's job waits or is under way."""
-    unfinished = dg.RunsFilter(job_name=_job(sync), statuses=list(NOT_FINISHED_STATUSES))
-    return bool(instance.get_runs(unfinished, limit=1))
+def _runs(instance: dg.DagsterInstance, sync: Outbound) -> bool:
+    """Whether a run of the sync waits or is under way: its job's, or one that somebody materializes it by."""
+    unfinished = instance.get_runs(dg.RunsFilter(statuses=list(NOT_FINISHED_STATUSES)))
+    return any(run.job_name == _job(sync.name) or asset_key(sync) in (run.asset_selection or ()) for run in unfinished)
 
 
 def _named(warehouse: str) -> str:

@@ -1,6 +1,7 @@
 """An adoption: today's rows count as delivered, and nothing is sent.
 
-Begun, it is owed until one comes to its end: meanwhile no run sends what was to count as delivered.
+Where what was delivered before is lost, and once it has begun to take rows, it is owed until one comes to its end:
+meanwhile no run sends what was to count as delivered.
 """
 
 import time
@@ -9,17 +10,24 @@ import sqlalchemy as sa
 
 from connector._steps import step
 from connector.errors import StateError
-from connector.report import Report
+from connector.report import Report, killed
 from connector.state import runs
-from connector.state.database import CHUNKS, WAYS_OUT, State
+from connector.state.database import CHUNKS, RUNS, WAYS_OUT, State
 from connector.state.lease import Lease
 
 
 def begin(state: State, lease: Lease, report: Report) -> None:
-    """Note that it is owed, before the source is read."""
+    """Note that it is owed, before it is known what was delivered."""
     with state.write() as connection:
         runs.open_run(connection, lease, runs.Opened(report.run, "", {}, "", report.to_dict()), [])
     step("run.opened")
+
+
+def waive(state: State, lease: Lease) -> None:
+    """Note that it is not owed: what was delivered before is known, and a run that follows sends what differs."""
+    with state.write() as connection:
+        lease.check(connection)
+        connection.execute(sa.delete(RUNS).where(RUNS.c.id == lease.run))
 
 
 def take(state: State, lease: Lease) -> None:
@@ -53,8 +61,5 @@ def end(state: State, lease: Lease, run: runs.Opened, *, whole: bool) -> None:
             f"sync '{lease.sync}': run {run.id}, which was to adopt its rows, did not come to its end",
             remedy=WAYS_OUT.format(sync=lease.sync),
         )
-    said = f"run {lease.run} does it anew"
-    error = {"code": "killed", "message": "the adoption did not come to its end", "remedy": said}
-    report = {**run.report, "outcome": "failed", "error": error, "reasons": [error["message"]]}
     with state.write() as connection:
-        runs.close_run(connection, lease, run.id, report)
+        runs.close_run(connection, lease, run.id, {**run.report, **killed({}, f"run {lease.run} does it anew")})

@@ -95,12 +95,14 @@ class Parcel:
     Attributes:
         state: Where chunks are settled and the rate is shared.
         lease: The run's.
+        turn: Its right to send.
         outbox: The change set's file.
         chunks: Its chunks, in order.
     """
 
     state: State
     lease: Lease
+    turn: Lease
     outbox: Path
     chunks: Sequence[Chunk]
 
@@ -160,6 +162,7 @@ class _Sender:
     def __init__(self, parcel: Parcel, terms: Terms, traffic: Traffic, stop: threading.Event) -> None:
         self._state = parcel.state
         self._lease = parcel.lease
+        self._leases = parcel.lease, parcel.turn
         self._terms = terms
         self._traffic = traffic
         self._stop = stop
@@ -258,7 +261,7 @@ class _Sender:
                     self._note(Reason("too_old", "events became too old for Batch while they waited to be sent"))
                     break
                 receipt.leave()
-                runs.mark_sent(self._state, self._lease, number, receipt.standing)
+                runs.mark_sent(self._state, self._leases, number, receipt.standing)
                 step("chunk.sent")
                 self._traffic.requests += 1
                 self._traffic.retries += attempt > 0

@@ -267,7 +267,10 @@ def _compared(source: _Source, corner: Corner, job: Job, reading: Reading, terms
 
 
 def _notes(sync: ProfileSync, reading: Reading) -> tuple[str, ...]:
-    """That the source was not read, and why."""
+    """That the source was not read, or all of it against the cursor, and why."""
+    if reading.beyond and sync.cursor:
+        hours = sync.cursor.reach.total_seconds() / 3600
+        return (f"the last reading is longer ago than cursor.reach ({hours:g} h), so the whole source was read",)
     if reading.still is None:
         return ()
     since = datetime.fromtimestamp(reading.still, UTC)
@@ -282,6 +285,7 @@ def guarded(task: Task[ProfileSync], drafted: Draft) -> GuardError | None:
     reasons = []
     if drafted.reading.full and report.read < guard.min_rows:
         reasons.append(f"the source has {report.read} rows, guard.min_rows asks for {guard.min_rows}")
+    known = 0 if task.options.adopt else known  # nothing is sent of what changed
     if known and exceeds(report.changed, guard.max_changed, known):
         share = f"guard.max_changed allows {guard.max_changed:.0%}"
         reasons.append(f"{report.changed} of {known} profiles would change, {share}")
@@ -292,15 +296,18 @@ def guarded(task: Task[ProfileSync], drafted: Draft) -> GuardError | None:
         return None
     once = '--allow-mass-change "reason" (in Dagster: allow_mass_change)'
     remedy = f"look at the plan; if the change is meant, run once with {once}"
+    if task.options.adopt:
+        remedy = "look at the source; if it is meant to be so, lower guard.min_rows, and adopt again"
     return GuardError(f"sync '{task.sync.name}': " + "; ".join(reasons), remedy=remedy)
 
 
 def _require_same_key(task: Task[ProfileSync], snapshot: Snapshot) -> None:
-    before = snapshot.manifest.get("key", task.sync.key)
+    before, sync = snapshot.manifest.get("key", task.sync.key), task.sync.name
     if before != task.sync.key and not (task.options.resend or task.options.adopt):
         raise StateError(
             f"sync '{task.sync.name}': the snapshot was made with key '{before}', the sync now says '{task.sync.key}'",
-            remedy="put the key back, or send everything again on purpose with --resend",
+            remedy=f"put the key back, or decide: connector run {sync} --resend sends everything under the new one, "
+            f"connector adopt {sync} takes it as delivered",
         )
 
 

@@ -190,7 +190,8 @@ def draft(
 def guarded(task: Task[EventSync], ledger: Ledger, drafted: EventDraft) -> GuardError | None:
     """Stops a run for which sent events would look new, unless the operator says so."""
     before = ledger.manifest.get("recipe", drafted.recipe)
-    if before == drafted.recipe or not drafted.report.planned or task.options.allow_mass_change:
+    lifted = task.options.allow_mass_change or task.options.adopt
+    if before == drafted.recipe or not drafted.report.planned or lifted:
         return None
     what = "id and event" if task.sync.id else "key, event, time and attributes, as there is no id"
     return GuardError(

@@ -16,11 +16,11 @@ from connector.event_commit import EventBooks, Examined, closing, commit, listed
 from connector.event_draft import EventDraft, draft, guarded
 from connector.event_planning import HELD
 from connector.hashing import HI, LO
-from connector.report import Reason, Report
+from connector.report import Reason, Report, killed
 from connector.state import ledger as ledgers
 from connector.state import runs
 from connector.state.ledger import TIME, Ledger
-from connector.story import Story, killed
+from connector.story import Story
 from connector.task import tolerance_notes
 
 logger = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from connector import adoption
 from connector import draft as profile_drafts
 from connector import event_draft as event_drafts
 from connector.api import profiles
@@ -117,7 +118,9 @@ def _drafted(
 
 def _open_notes(opened: Sequence[runs.Opened]) -> list[str]:
     return [
-        f"run {run.id} was killed or is running: of its {run.report['planned']} rows those in flight will be due"
+        f"run {run.id} was to adopt the rows and did not end: no run sends anything until one does"
+        if adoption.was(run)
+        else f"run {run.id} was killed or is running: of its {run.report['planned']} rows those in flight will be due"
         for run in opened
     ]
 

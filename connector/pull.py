@@ -19,14 +19,14 @@ from connector.export_requests import next_window, request, scope
 from connector.export_tables import ColumnType, Extract, extracts, key_column, table_columns
 from connector.exporting import Brought, Errand, bring
 from connector.landing import Broken, Parsed, Terms, parse
-from connector.report import ExportReport, ExportSeconds, Reason
+from connector.report import ExportReport, ExportSeconds, Reason, killed
 from connector.rules import NATIVE_TYPES, AttributeType
 from connector.state import exports, runs, snapshots
 from connector.state.database import State
 from connector.state.exports import Asked
 from connector.state.lease import Lease
 from connector.state.runs import REJECTS_SCHEMA
-from connector.story import killed, require_same_kind, unforeseen
+from connector.story import require_same_kind, unforeseen
 from connector.task import Progress, Task, discard, named
 from connector.warehouses._base import Load, Loaded, Relation
 

@@ -21,6 +21,9 @@ from connector.task import Options, Task
 from connector.valued import types_of
 from connector.warehouses._base import Changes, Keys, Latest, Reader, Window
 
+AGAIN_MAX = 100_000
+"""Keys that are looked up one by one at most; beyond them the whole source is read."""
+
 _DECIDING = {"warehouse", "source", "key", "attributes", "dedupe", "respect_opt_out"}
 """What of a sync decides which rows are read and what becomes of them."""
 
@@ -36,6 +39,7 @@ class Reading:
         keys: Keys to look at whatever their cursor says; empty where `full`.
         asked: Only these keys, on the operator's word.
         scope: What the cursor's position is good for: a sync that reads or maps otherwise has to read all again.
+        beyond: All is read because a feed does not reach back to the last reading.
         stamp: What tells the next run that nothing changed since, if all of this arrives: `value`, `scope`, `read_at`.
         still: When the last run read what still stands there, in seconds since 1970: nothing is read; None: it is.
     """
@@ -46,6 +50,7 @@ class Reading:
     keys: tuple[str, ...] = ()
     asked: bool = False
     scope: str = ""
+    beyond: bool = False
     stamp: dict[str, Any] | None = None
     still: float | None = None
 
@@ -65,7 +70,14 @@ def how_to_read(
     if options.full or options.resend or options.adopt or stale or not cursor or not last or last["scope"] != scope:
         return Reading(full=True, until=until, scope=scope)
     window = since_then(sync, last["value"], until, key=mapping.key_column)
-    return Reading(full=window is None, until=until, window=window, keys=again if window else (), scope=scope)
+    if isinstance(window, Changes):
+        # A warehouse may tell the net of all changes alone: of a value that was A, was delivered as B, and is A again
+        # it tells nothing. So what was delivered since the window's start is looked up, too.
+        delivered = snapshot.delivered_since(window.since.timestamp() - cursor.overlap.total_seconds())
+        again = tuple(sorted({*again, *delivered}))
+    if window is None or len(again) > AGAIN_MAX:
+        return Reading(full=True, until=until, scope=scope, beyond=window is None)
+    return Reading(full=False, until=until, window=window, keys=again, scope=scope)
 
 
 def since_then(sync: Outbound, last: str, until: datetime, *, key: str | None) -> Window | Changes | None:
@@ -79,9 +91,9 @@ def since_then(sync: Outbound, last: str, until: datetime, *, key: str | None) -
     """
     cursor = sync.cursor
     assert cursor  # noqa: S101 - of those that have none, all is read
-    since = datetime.fromisoformat(last).astimezone(UTC) - cursor.overlap
+    since = datetime.fromisoformat(last).astimezone(UTC)
     if cursor.column:
-        return Window(cursor.column, since, until, sync.source.timezone)
+        return Window(cursor.column, since - cursor.overlap, until, sync.source.timezone)
     return Changes(key, since, until) if until + cursor.lag - since < cursor.reach else None
 
 
@@ -141,6 +153,8 @@ def estimated(task: Task[ProfileSync], reader: Reader, mapping: Mapping, reading
     """Bytes that the reading will be billed for; None where bytes are not what is billed."""
     wanted = [Keys(mapping.key_column, reading.keys)] if reading.keys else []
     parts = [*wanted, *([reading.window] if reading.full or reading.window else [])]
+    if not parts:
+        return None
     relation, latest = task.sync.source.relation, latest_of(task, mapping)
     found = [reader.estimate(relation, mapping.columns, rows, latest=latest) for rows in parts]
     billed = [each for each in found if each is not None]

@@ -1,6 +1,6 @@
 """What a run did, in numbers: the same ones for the CLI, Dagster, the log and the state."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Self
 
@@ -17,6 +17,13 @@ class Reason(NamedTuple):
 
     code: ReasonCode
     text: str
+
+
+def killed(counts: Mapping[str, int], remedy: str) -> dict[str, object]:
+    """What a killed run's report says beside what it had planned."""
+    message, code = "the run was killed", "killed"
+    error = {"code": code, "message": message, "remedy": remedy}
+    return {"outcome": "failed", **counts, "reasons": [message], "codes": [code], "error": error}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from connector.config import Outbound, Sync
 from connector.delivery import Parcel, Terms, Traffic, deliver
 from connector.errors import BusyError, CancelledRunError, ConnectorError, GuardError, StateError, WarehouseError
 from connector.payload import Chunk
-from connector.report import Reason, Report
+from connector.report import Reason, Report, killed
 from connector.state import exports, runs, snapshots
 from connector.state.database import State
 from connector.state.files import checksum
@@ -125,15 +125,17 @@ class Story(ABC, Generic[S, Kept, D]):
         step("lease.taken")
         if self.task.options.adopt:
             adoption.begin(self.state, self.lease, report)
-        kept = self._recovered()
-        allowed = False
+        kept, lost = self._recovered()
+        if self.task.options.adopt and not lost:
+            adoption.waive(self.state, self.lease)
+        owed, allowed = self.task.options.adopt and lost, False
         try:
             drafted = self.draft(kept, report)
-            if not self.task.options.adopt and (stopped := self.stopped(kept, drafted)):
-                return self._ended_early(drafted.report.failed(stopped))
+            if stopped := self.stopped(kept, drafted):
+                return self._ended_early(drafted.report.failed(stopped), owed=owed)
             allowed = True
         except ConnectorError as error:
-            return self._ended_early(report.failed(error))
+            return self._ended_early(report.failed(error), owed=owed)
         finally:
             if not allowed:  # also where an interrupt ended the reading: no value may stay behind
                 discard(self.state, report.run)
@@ -153,12 +155,12 @@ class Story(ABC, Generic[S, Kept, D]):
             reasons.append(Reason("rejected", f"rows that Batch refused: {report.rejected}; {share}; {see}"))
         return report.judged(reasons)
 
-    def _recovered(self) -> Kept:
-        """What was delivered, after killed runs were taken over.
+    def _recovered(self) -> tuple[Kept, bool]:
+        """What was delivered, after killed runs were taken over; and whether it is lost, or an adoption was owed.
 
         What they had delivered is committed; their chunks in flight have an unknown outcome.
         """
-        sync = self.lease.sync
+        sync, lost = self.lease.sync, False
         try:
             kept = self.load()
             for run in self._unfinished():
@@ -166,6 +168,7 @@ class Story(ABC, Generic[S, Kept, D]):
                 require_same_kind(self.task.sync, run)
                 if adoption.was(run):
                     adoption.end(self.state, self.lease, run, whole=self.task.options.whole)
+                    lost = True
                     continue
                 runs.check_outbox(self.state, run)
                 kept = self.take_over(run, kept)
@@ -173,13 +176,14 @@ class Story(ABC, Generic[S, Kept, D]):
         except StateError:
             if not self.task.options.whole:
                 raise
-            logger.warning("sync %s: what it had delivered is lost; everything is sent again, as asked", sync)
-            kept = self._started_over()
+            asked = "is taken as delivered" if self.task.options.adopt else "is sent again"
+            logger.warning("sync %s: what it had delivered is lost; everything %s, as asked", sync, asked)
+            kept, lost = self._started_over(), True
         self.sweep(kept)
         sweep_outbox(self.state, sync)
         exports.sweep(self.state)
         step("recovery.swept")
-        return kept
+        return kept, lost
 
     def _unfinished(self) -> list[runs.Opened]:
         """Runs that were killed; an adoption is open itself."""
@@ -191,7 +195,7 @@ class Story(ABC, Generic[S, Kept, D]):
             self.lease.check(connection)
             for run in self._unfinished():
                 lost = {"unsent": run.report["planned"] - run.report["held"] - run.report["expired"]}
-                ended = killed(lost, f"run {self.lease.run} sends everything again")
+                ended = killed(lost, f"run {self.lease.run} started over without it")
                 runs.close_run(connection, self.lease, run.id, {**run.report, **ended})
             return self.forget(connection)
 
@@ -244,9 +248,9 @@ class Story(ABC, Generic[S, Kept, D]):
         step("run.opened")
 
     def _send(self, drafted: D, terms: Terms, traffic: Traffic) -> None:
-        parcel = Parcel(self.state, self.lease, drafted.outbox, drafted.chunks)
         rows = sum(chunk.rows for chunk in drafted.chunks)
-        with turn(self.state, self.lease, attributes_first=self.attributes_first, progress=self.progress):
+        with turn(self.state, self.lease, attributes_first=self.attributes_first, progress=self.progress) as held:
+            parcel = Parcel(self.state, self.lease, held, drafted.outbox, drafted.chunks)
             deliver(parcel, terms, traffic, lambda done: self.progress("deliver", done, rows))
         step("delivery.ended")
 
@@ -263,9 +267,9 @@ class Story(ABC, Generic[S, Kept, D]):
             transport=transport,
         )
 
-    def _ended_early(self, report: Report) -> Report:
-        """Keep the report of a run that sent nothing; an adoption that came to nothing stays owed."""
-        if self.task.options.adopt:
+    def _ended_early(self, report: Report, *, owed: bool) -> Report:
+        """Keep the report of a run that sent nothing; an adoption that is owed stays so."""
+        if owed:
             return report
         with self.state.write() as connection:
             self.lease.check(connection)
@@ -274,8 +278,8 @@ class Story(ABC, Generic[S, Kept, D]):
 
 
 @contextmanager
-def turn(state: State, lease: Lease, *, attributes_first: bool, progress: Progress) -> Iterator[None]:
-    """The right to send: one run of a project at a time, so that no profile is ever in two calls at once.
+def turn(state: State, lease: Lease, *, attributes_first: bool, progress: Progress) -> Iterator[Lease]:
+    """The right to send, a lease: one run of a project at a time, so that no profile is ever in two calls at once.
 
     The rate is the project's anyway, so that waiting costs no throughput; reading and comparing go on meanwhile.
 
@@ -287,7 +291,7 @@ def turn(state: State, lease: Lease, *, attributes_first: bool, progress: Progre
     """
     renew_at = time.monotonic() + _RENEW_SECONDS
     with ExitStack() as stack:
-        while (attributes_first and _attributes_are_ready(state)) or not _entered(stack, state, lease.run):
+        while (attributes_first and _attributes_are_ready(state)) or not (held := _entered(stack, state, lease.run)):
             progress("wait", 0, None)
             time.sleep(_POLL_SECONDS)
             if time.monotonic() > renew_at:
@@ -295,15 +299,14 @@ def turn(state: State, lease: Lease, *, attributes_first: bool, progress: Progre
                 with state.write() as connection:
                     lease.check(connection)
         step("turn.taken")
-        yield
+        yield held
 
 
-def _entered(stack: ExitStack, state: State, run: str) -> bool:
+def _entered(stack: ExitStack, state: State, run: str) -> Lease | None:
     try:
-        stack.enter_context(hold(state, TURN, run))
+        return stack.enter_context(hold(state, TURN, run))
     except BusyError:
-        return False
-    return True
+        return None
 
 
 def _attributes_are_ready(state: State) -> bool:
@@ -316,13 +319,6 @@ def sweep_outbox(state: State, sync: str) -> None:
         with suppress(FileNotFoundError):  # a plan that ends just now takes its files with it
             if "-plan-" not in path.name or path.stat().st_mtime < time.time() - snapshots.ORPHAN_SECONDS:
                 discard(state, path.stem)
-
-
-def killed(counts: Mapping[str, int], remedy: str) -> dict[str, object]:
-    """What a killed run's report says beside what it had planned."""
-    message = "the run was killed"
-    error = {"code": "killed", "message": message, "remedy": remedy}
-    return {"outcome": "failed", **counts, "reasons": [message], "error": error}
 
 
 def require_same_kind(sync: Sync, run: runs.Opened) -> None:

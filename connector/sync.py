@@ -20,12 +20,12 @@ from connector.draft import Draft, draft, guarded
 from connector.errors import ConnectorError, GuardError
 from connector.events import EventStory
 from connector.pull import Pull
-from connector.report import AnyReport, ExportReport, Reason, Report
+from connector.report import AnyReport, ExportReport, Reason, Report, killed
 from connector.state import runs, snapshots
 from connector.state.database import State, open_state
 from connector.state.lease import Lease, hold
 from connector.state.snapshots import Snapshot
-from connector.story import Story, killed
+from connector.story import Story
 from connector.task import Options, Progress, Task, check_options, silent, tolerance_notes
 
 logger = logging.getLogger(__name__)

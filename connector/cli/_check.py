@@ -107,7 +107,7 @@ def _state(project: Project) -> str:
     folder = project.state_dir
     server = project.state_server()
     with translated(folder):
-        made = folder.exists() if server is None else postgres.has_schema(server)
+        made = folder.exists() if server is None else postgres.has_state(server)
     if made:
         with open_state(folder, key.get_secret_value(), server):
             return f"'{folder}' is this project's" + (f", and so is {server}" if server else "")

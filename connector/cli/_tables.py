@@ -39,7 +39,7 @@ def show_report(out: Console, report: AnyReport) -> None:
         out.print(Text(f"note: {printable(note)}"))
     if isinstance(report, ExportReport) and report.export_id:
         out.print(f"export {printable(report.export_id)} into {report.table}", soft_wrap=True)
-    if isinstance(report, Report) and report.adopted:
+    if isinstance(report, Report) and report.adopted and not report.error:
         out.print(f"adopted: {report.accepted:,} rows count as delivered from now on; nothing was sent", soft_wrap=True)
     verdict(out, report, report.seconds.total)
     if not report.error and _kept_back(report):

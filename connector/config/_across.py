@@ -4,11 +4,12 @@ from datetime import timedelta
 
 from connector.config._document import Document
 from connector.config._exports import ExportSync
-from connector.config._kinds import Sync
+from connector.config._kinds import Outbound, Sync
 from connector.config._profiles import ProfileSync
 from connector.config._settings import ProjectSettings
 from connector.config._wording import listing, quoted, suggestion
 from connector.rules import CONSENT
+from connector.warehouses import Warehouse
 from connector.warehouses.bigquery import BigQuery
 from connector.warehouses.duckdb import DuckDB
 
@@ -70,25 +71,27 @@ def check_opt_outs(document: Document, sync: Sync, syncs: dict[str, Sync]) -> No
 
 def check_feed(document: Document, sync: Sync, settings: ProjectSettings | None) -> None:
     """What a feed needs: a table of a warehouse that records its changes, and bounds that this one takes."""
-    if not settings or isinstance(sync, ExportSync) or document.problems:
-        return
-    if not sync.cursor or not sync.cursor.feed:
-        return
-    warehouse = settings.warehouses[sync.warehouse]
+    if settings and not isinstance(sync, ExportSync) and not document.problems:
+        key, said = _wrong_feed(sync, settings.warehouses[sync.warehouse])
+        if said:
+            document.refuse(document.place(("cursor", key)), f"cursor.{key}: {said}")
+
+
+def _wrong_feed(sync: Outbound, warehouse: Warehouse) -> tuple[str, str]:
+    """The key that does not fit and what to do about it; nothing where all does, or there is no feed."""
+    cursor = sync.cursor
+    if not cursor or not cursor.feed:
+        return "", ""
     of_keys = isinstance(warehouse, BigQuery) and isinstance(sync, ProfileSync)
-    if isinstance(warehouse, DuckDB):
-        key, said = "feed", "a DuckDB file records no changes; name a column instead"
-    elif sync.source.table is None:
-        key, said = "feed", "only of a table it is known what was written; read one, or name a column"
-    elif sync.engine == "warehouse":
-        key, said = "feed", "needs engine: local; with engine: warehouse name a column"
-    elif of_keys and sync.cursor.lag < YOUNGEST_CHANGE:
-        key, said = "lag", "BigQuery tells of a change once it is 10 minutes old; write 10m or more"
-    elif of_keys and sync.cursor.reach > LONGEST_CHANGES:
-        key, said = "reach", "BigQuery tells of the changes of one day at a time; write 1d or less"
-    else:
-        return
-    document.refuse(document.place(("cursor", key)), f"cursor.{key}: {said}")
+    checks = (
+        (isinstance(warehouse, DuckDB), "feed", "a DuckDB file records no changes; name a column instead"),
+        (sync.source.table is None, "feed", "of tables alone it is known what was written; read one, or name a column"),
+        (sync.engine == "warehouse", "feed", "needs engine: local; with engine: warehouse name a column"),
+        (of_keys and cursor.lag < YOUNGEST_CHANGE, "lag", "BigQuery tells changes 10 minutes old; write 10m or more"),
+        (of_keys and cursor.reach > LONGEST_CHANGES, "reach", "BigQuery tells changes of one day; write 1d or less"),
+        (cursor.lag >= cursor.reach, "reach", "must be longer than cursor.lag, else all is read at each run"),
+    )
+    return next(((key, said) for wrong, key, said in checks if wrong), ("", ""))
 
 
 def check_warehouse(document: Document, main: Document) -> None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from connector._model import KeptSecret, MistakeError, Model, Size, is_loopback
 from connector.api._http import Limits
@@ -131,3 +131,12 @@ class ProjectSettings(Model):
     ] = Field(min_length=1, description="the warehouses by name; at least one")
     delivery: DeliverySettings = Field(default=DeliverySettings(), description="how requests are sent")
     alerts: Alerts = Field(default=Alerts(), description="where failures are told")
+
+    @field_validator("warehouses")
+    @classmethod
+    def _told_apart(cls, value: dict[str, Warehouse]) -> dict[str, Warehouse]:
+        for name in value:
+            other = name.replace("-", "__")
+            if other != name and other in value:
+                raise MistakeError(f"'{name}' and '{other}' would be one name in Dagster; rename one of them", name)
+        return value

@@ -46,6 +46,10 @@ class Lease:
     run: str
     fence: int
 
+    @property
+    def _what(self) -> str:
+        return "the project's right to send" if self.sync.startswith("#") else f"sync '{self.sync}'"
+
     def check(self, connection: sa.Connection) -> None:
         """Renew the lease inside a transaction that writes under it.
 
@@ -59,7 +63,7 @@ class Lease:
             renewed = connection.execute(_RENEWED, {**who, "expires": time.time() + LEASE_SECONDS})
         if renewed.rowcount != 1:
             raise StateError(
-                f"sync '{self.sync}': run {self.run} lost its lease to a newer run",
+                f"{self._what}: run {self.run} lost its lease to a newer run",
                 remedy="nothing to do: the newer run takes over what this one left",
             )
 

@@ -122,6 +122,11 @@ def engine(where: Server) -> sa.Engine:
     """
     try:
         made = sa.create_engine(where.url, hide_parameters=True, pool_pre_ping=True, connect_args=_CONNECTION)
+    except sa.exc.ArgumentError:  # NoSuchModuleError, too: of a plugin that the URL asks for
+        raise StateError(
+            f"the URL of state.database has options that the driver does not take, for {where}",
+            remedy="correct what stands behind the '?'; nothing of it is shown, as it may hold a password",
+        ) from None
     except ModuleNotFoundError:
         raise StateError(
             "a state in PostgreSQL needs the driver psycopg 3, which is not installed",
@@ -130,7 +135,9 @@ def engine(where: Server) -> sa.Engine:
     path = f'SET LOCAL search_path TO "{where.schema}"'
     read = f"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; {path}"
     number = int.from_bytes(hashlib.blake2b(where.schema.encode(), digest_size=8).digest(), "big", signed=True)
-    write = f"{path}; SET LOCAL lock_timeout TO '{PATIENCE_SECONDS}s'; SELECT pg_advisory_xact_lock({number})"
+    mode = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE"  # what it sees must not be older than the lock
+    patience = f"SET LOCAL lock_timeout TO '{PATIENCE_SECONDS}s'"
+    write = f"{mode}; {path}; {patience}; SELECT pg_advisory_xact_lock({number})"
 
     @sa.event.listens_for(made, "begin")
     def _on_begin(connection: sa.Connection) -> None:
@@ -139,12 +146,13 @@ def engine(where: Server) -> sa.Engine:
     return made
 
 
-def has_schema(where: Server) -> bool:
-    """Whether the server, which is reached, has the state's schema."""
+def has_state(where: Server) -> bool:
+    """Whether the server, which is reached, has the state's tables: a schema may have been made for them before."""
     connections = engine(where)
     try:
         with connections.connect().execution_options(reads=True) as connection:
-            return _is_there(connection, where.schema)
+            found = connection.execute(sa.select(sa.func.to_regclass(f"{where.schema}.meta").is_not(None)))
+            return bool(found.scalar_one())
     finally:
         connections.dispose()
 

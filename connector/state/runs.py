@@ -115,10 +115,20 @@ def open_run(connection: sa.Connection, lease: Lease, run: Opened, chunks: Seque
         connection.execute(sa.insert(CHUNKS), rows)
 
 
-def mark_sent(state: State, lease: Lease, number: int, standing: Standing) -> None:
-    """The next attempt of a chunk, or of the part of it that is `sent`, is about to leave."""
+def mark_sent(state: State, leases: tuple[Lease, Lease], number: int, standing: Standing) -> None:
+    """The next attempt of a chunk, or of the part of it that is `sent`, is about to leave.
+
+    Args:
+        state: The project's.
+        leases: The run's, and its right to send: of two hosts one may have lost the second alone.
+        number: The chunk's.
+        standing: How it then stands.
+    """
+    lease, turn = leases
     with state.write() as connection:
         lease.check(connection)
+        if state.is_shared:
+            turn.check(connection)
         connection.execute(_ANOTHER_ATTEMPT, {"of_run": lease.run, "at": number, **_columns(standing)})
 
 

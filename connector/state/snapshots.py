@@ -77,6 +77,12 @@ class Snapshot:
         live = order[newest][~rows[DELETED].to_numpy()[order[newest]]]
         return Index(keys[live], rows[ROW_HASH].to_numpy()[live], live.astype(np.int64))
 
+    def delivered_since(self, moment: float) -> list[str]:
+        """Keys of rows that were acknowledged at that time or later, in seconds since 1970."""
+        late = pl.col(AT) >= int(moment)
+        scans = [pl.scan_parquet(self.folder / file["name"]).filter(late).select(KEY) for file in self.files]
+        return pl.concat(scans).unique().collect()[KEY].to_list() if scans else []
+
     def rows(self, positions: npt.NDArray[np.int64], attributes: Iterable[str], *, at: bool = False) -> pl.DataFrame:
         """`#key` and `h:` hashes of the rows at these places, in order; null at -1, NULL where a file lacks it.
 

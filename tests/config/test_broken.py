@@ -204,6 +204,10 @@ BROKEN_MAINS = {
         MAIN.replace("local: {type: duckdb, ", "⟪local: {"),
         "warehouses.local.type: missing; add it (duckdb, snowflake or bigquery)",
     ),
+    "names that Dagster cannot tell apart": (
+        MAIN + "  ⟪a-b: {type: duckdb, path: a}\n  a__b: {type: duckdb, path: a}\n",
+        "'a-b' and 'a__b' would be one name in Dagster; rename one of them",
+    ),
     "key of another warehouse": (
         MAIN.replace("{type: duckdb,", "{type: duckdb, ⟪project: acme,"),
         "warehouses.local: unknown key; allowed here: path, skip_unchanged, state_schema, type",

@@ -93,16 +93,46 @@ def test_an_export_delivers_nothing_that_could_be_adopted(tmp_path: Path) -> Non
         world.pull(adopt=True)
 
 
-def test_an_adoption_that_did_not_end_stays_owed(world: World) -> None:
-    """Failed half-way, with or without a lost state: no run sends anything until one adopted the rows, or re-sends them."""
+def test_an_adoption_of_a_lost_state_that_failed_stays_owed(world: World) -> None:
+    """No run sends anything until one adopted the rows; a plan says so."""
+    world.sync(engine="local")
+    world.run()
+    world.sent()
+    shutil.rmtree(world.folder / ".connector" / "snapshots")
     world.sync(engine="local", attributes="{visits: visits, gone: gone}")
     assert "no column 'gone'" in str(world.run(adopt=True).error)
     world.sync(engine="local")
     stopped = world.run()
     assert stopped.error
     assert "did not come to its end" in str(stopped.error["message"])
+    assert "was to adopt the rows" in world.plan().notes[0]
     assert world.sent() == []
     assert world.run(adopt=True).accepted == 1000
+    assert (world.run().planned, world.sent()) == (0, [])
+
+
+def test_a_mistake_in_an_adoption_leaves_a_whole_state_as_it_was(world: World) -> None:
+    """What failed before a row was taken owes nothing: the next run sends what differs, and no more."""
+    world.sync(engine="local")
+    world.run()
+    world.sent()
+    world.sync(engine="local", source="{table: costumers}")
+    assert world.run(adopt=True).outcome == "failed"
+    world.sync(engine="local")
+    world.sql("update customers set visits = -1 where custom_id = 'c7'")
+    assert (world.run().outcome, world.sent()) == ("green", ["c7"])
+
+
+def test_an_empty_source_is_not_adopted(world: World) -> None:
+    """`guard.min_rows` holds: else everybody would look new, or gone, once the table is filled again."""
+    world.run()
+    world.sent()
+    world.sql("create table kept as from customers")
+    world.sql("delete from customers")
+    stopped = world.run(adopt=True)
+    assert (stopped.outcome, stopped.accepted) == ("guarded", 0)
+    assert "lower guard.min_rows" in str((stopped.error or {})["remedy"])
+    world.sql("insert into customers from kept")
     assert (world.run().planned, world.sent()) == (0, [])
 
 

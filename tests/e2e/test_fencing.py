@@ -86,3 +86,30 @@ def test_frozen_run_that_was_replaced_is_fenced(world: World, sync: str) -> None
     assert set(world.event_ids().values()) == ({1} if sync == "orders" else set())
     assert Fork(world.folder, "run", sync, *(["--retry-held"] if sync == "orders" else [])).ended().status == 0
     assert len(world.event_ids() if sync == "orders" else world.held()) == ROWS
+
+
+def test_a_paused_run_of_one_sync_does_not_send_beside_one_of_another(tmp_path: Path, shared_home: Home) -> None:
+    """Hosts share the right to send: who lost it in a pause stops, though nobody took the lease of its own sync."""
+    world = World(tmp_path / "project", server=shared_home.server)
+    for name in ("customers", "vips"):
+        world.sql(f"create table {name} as select '{name}' || i as custom_id, i as visits from range(60) t(i)")
+        world.sync(name, source=f"{{table: {name}}}", endpoint="update")
+    with serve(world.api) as server:
+        limits = "{update: {per_second: 1000000, burst: 1000000, per_call: 2}}"
+        world.configure(server.base_url, limits, "{in_flight: 2, give_up_after: 20s, quiet: 0s}")
+        world.api.inject(SLOW)
+        paused = Fork(world.folder, "run", "customers")
+        wait_until(lambda: len(world.api.requests) >= 6)
+        os.kill(paused.pid, signal.SIGSTOP)
+        with world.opened_state() as state, state.write() as connection:
+            connection.execute(sa.update(LEASES).values(expires=1.0))  # as if it had been paused for so long
+        before = len(world.api.requests)
+        other = Fork(world.folder, "run", "vips")
+        wait_until(lambda: len(world.api.requests) >= before + 8)
+        os.kill(paused.pid, signal.SIGCONT)
+        wait_until(lambda: not paused.alive() and not other.alive())
+        late = [request for request in world.api.requests[before:] if request.custom_ids[0].startswith("customers")]
+        assert len(late) <= 2, "those that were in flight"
+        world.api.clear_faults()
+        assert Fork(world.folder, "run", "customers").ended().status == 0
+    assert len(world.held()) == 120

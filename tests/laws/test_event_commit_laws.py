@@ -142,7 +142,7 @@ class Run:
                 runs.open_run(connection, lease, opened, [chunk for chunk, *_ in self.chunks])
             for number, (_, outcome, refusals, parts) in enumerate(self.chunks):
                 if outcome == "sent":
-                    runs.mark_sent(state, lease, number, runs.Standing("sent"))
+                    runs.mark_sent(state, (lease, lease), number, runs.Standing("sent"))
                 elif outcome != "planned" or draw.random() < 0.5:
                     runs.settle(state, lease, number, runs.Standing(outcome, refusals, parts))
 
