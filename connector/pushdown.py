@@ -19,7 +19,7 @@ from connector.config import ProfileSync, Project
 from connector.errors import StateError, WarehouseError
 from connector.hashing import KEY_HASH, VERSION, hashed, self_test
 from connector.mapping import KEY, WITHHELD, apply
-from connector.planning import Job, Sifted, sift
+from connector.probing import Job, Sifted, sift
 from connector.state import snapshots
 from connector.state.database import WAYS_OUT, State, translated
 from connector.state.files import write_frames

@@ -32,6 +32,12 @@ AT = "#at"
 FILES_MAX = 32
 """Files of a snapshot before they are folded into one: each costs a read at every run."""
 
+_PIECE_ROWS = 250_000
+"""Rows of a file that are decoded at once."""
+
+_GAP_ROWS = 50_000
+"""Rows between two that are wanted above which a second read costs less than reading on."""
+
 ORPHAN_SECONDS = 3600
 """Age at which a file that nothing names is nobody's: a reader of the generation before may still hold younger ones."""
 
@@ -61,6 +67,11 @@ class Snapshot:
     def files(self) -> list[dict[str, Any]]:
         """Name, rows and SHA-256 of each file, oldest first."""
         return list(self.manifest.get("files", []))
+
+    @property
+    def size(self) -> int:
+        """Rows of all files; some may be superseded by later ones."""
+        return sum(int(file["rows"]) for file in self.files)
 
     def index(self) -> Index:
         """The live rows' hashes and places: 24 bytes a row in memory."""
@@ -261,13 +272,13 @@ def _with_row_hash(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _take(path: Path, places: npt.NDArray[np.int64], columns: list[str]) -> pl.DataFrame:
-    """The rows at ascending places of one file."""
-    first, last = int(places[0]), int(places[-1])
-    present = [name for name in columns if name in pl.read_parquet_schema(path)]
-    rows = pl.scan_parquet(path).select(present).slice(first, last - first + 1).collect()[places - first]
-    return rows.with_columns(pl.lit(NULL, pl.UInt64).alias(name) for name in columns if name not in present).select(
-        columns
-    )
+    """The rows at ascending places of one file, of which no more than a piece is decoded at a time."""
+    schema = pl.read_parquet_schema(path)
+    source = pl.scan_parquet(path, schema=schema).select(name for name in columns if name in schema)
+    runs = np.split(places, np.flatnonzero((np.diff(places) > _GAP_ROWS) | (np.diff(places // _PIECE_ROWS) > 0)) + 1)
+    rows: pl.DataFrame = pl.concat(source.slice(run[0], run[-1] - run[0] + 1).collect()[run - run[0]] for run in runs)
+    lacking = (pl.lit(NULL, pl.UInt64).alias(name) for name in columns if name not in schema)
+    return rows.with_columns(lacking).select(columns)
 
 
 def _blank(height: int, columns: list[str]) -> pl.DataFrame:
