@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,8 @@ import polars as pl
 
 from connector.hashing import HASH, NULL, ROW_HASH, UNKNOWN, Hashes
 from connector.mapping import KEY, WITHHELD, Attribute
+
+Positions: TypeAlias = npt.NDArray[np.integer[Any]]
 
 POSITION = "#position"
 """Where a row stands in the snapshot (Int64); -1: the snapshot does not have it."""
@@ -52,12 +55,12 @@ class Index:
     Attributes:
         key_hashes: UInt64, ascending, no two alike.
         row_hashes: UInt64.
-        positions: Int64, the row's place in the snapshot's files, counted through.
+        positions: The row's place in the snapshot's files, counted through.
     """
 
     key_hashes: Hashes
     row_hashes: Hashes
-    positions: npt.NDArray[np.int64]
+    positions: Positions
     _firsts: npt.NDArray[np.uint32] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

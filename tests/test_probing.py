@@ -1,9 +1,11 @@
 """A source held against a snapshot that is too large for one look: lookups, repeated keys, parts."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -93,3 +95,51 @@ def _sifted(numbers: list[int], cuts: list[int], folder: Path) -> Sifted:
     frame = pl.concat([source(range(0)), *(source(range(n, n + 1)) for n in numbers)])
     bounds = [0, *sorted(min(cut, len(numbers)) for cut in cuts), len(numbers)]
     return sift((frame[start:end] for start, end in pairwise(bounds)), job, folder / "spool")
+
+
+NUMBERS = st.sets(st.integers(0, 30), max_size=12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(NUMBERS, NUMBERS, st.booleans()), min_size=1, max_size=5), st.randoms(use_true_random=False))
+def test_an_index_in_a_file_says_what_the_files_say(commits: list[Any], random: Any) -> None:
+    """After commits of new, changed and removed rows, an index written at any of them, each row is found as it is."""
+    with TemporaryDirectory() as folder:
+        snapshot = Snapshot(Path(folder), {}, 0)
+        for round_, (there, gone, written) in enumerate(commits):
+            rows = [hashes_of(there, round_, deleted=False), hashes_of(gone - there, round_, deleted=True)]
+            if file := snapshots.write(snapshot, rows):
+                snapshot = replace(snapshot, manifest={**snapshot.manifest, "files": [*snapshot.files, file]})
+            if written:
+                snapshot = snapshots.indexed(snapshot, rows_min=1)
+        plain = replace(snapshot, manifest={"files": snapshot.files}).index()
+        index = snapshot.index()
+        found = (index.key_hashes, index.row_hashes, index.positions)
+        assert [array.tolist() for array in found] == [
+            array.tolist() for array in (plain.key_hashes, plain.row_hashes, plain.positions)
+        ]
+        assert set(snapshot.rows(index.positions, [])[KEY]) == alive(commits)
+
+
+def hashes_of(numbers: set[int], round_: int, *, deleted: bool) -> pl.DataFrame:
+    frame = source(range(40)).filter(pl.col("n").is_in(list(numbers))).with_columns(pl.col("n") + round_)
+    valid = apply(MAPPING, frame).valid
+    hashes = hashed(valid, MAPPING.attributes, 7).select(KEY_HASH, f"^{HASH}.*$")
+    return valid.select(KEY).hstack(hashes).with_columns(pl.lit(deleted).alias(DELETED), pl.lit(0).alias(AT))
+
+
+def alive(commits: list[Any]) -> set[str]:
+    found: set[int] = set()
+    for there, gone, _ in commits:
+        found = (found - gone) | there
+    return {str(number) for number in found}
+
+
+def test_an_index_of_other_files_is_not_used(tmp_path: Path) -> None:
+    """A manifest whose files are not those that its index was made of has its index built anew."""
+    snapshot = snapshots.indexed(delivered(source(range(50)), tmp_path), rows_min=1)
+    other = delivered(source(range(50, 60)), tmp_path)
+    mixed = replace(snapshot, manifest={**snapshot.manifest, "files": other.files})
+    assert snapshot.in_index == 1
+    assert mixed.in_index == 0
+    assert mixed.rows(mixed.index().positions, [])[KEY].sort().to_list() == [str(n) for n in range(50, 60)]
