@@ -37,6 +37,9 @@ FILES_MAX = 32
 INDEX_ROWS = 250_000
 """Rows from which on the index is kept in a file: below, it is built in a moment."""
 
+_GROUP_ROWS = 50_000
+"""Rows of a row group: an outbox's frames are smaller."""
+
 _PIECE_ROWS = 250_000
 """Rows of a file that are decoded at once."""
 
@@ -165,7 +168,7 @@ def write(snapshot: Snapshot, frames: Iterable[pl.DataFrame]) -> dict[str, Any] 
     """
     make_folder(snapshot.folder)
     path = snapshot.folder / f"{uuid.uuid4().hex}.parquet"
-    rows = write_frames(path, map(_with_row_hash, frames), keeps=True)
+    rows = write_frames(path, _gathered(map(_with_row_hash, frames)), keeps=True)
     return {"name": path.name, "rows": rows, "sha256": checksum(path)} if rows else None
 
 
@@ -315,6 +318,18 @@ def sweep_folder(folder: Path, named: Collection[str]) -> None:
             path.unlink(missing_ok=True)
 
 
+def _gathered(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The frames in some that are large enough for dictionaries to pay."""
+    held: list[pl.DataFrame] = []
+    for frame in frames:
+        held.append(frame)
+        if sum(each.height for each in held) >= _GROUP_ROWS:
+            yield pl.concat(held)
+            held = []
+    if held:
+        yield pl.concat(held)
+
+
 def _with_row_hash(frame: pl.DataFrame) -> pl.DataFrame:
     names = sorted(name for name in frame.columns if name.startswith(HASH))
     return frame.select(KEY, KEY_HASH, row_hashes(frame.select(names)), DELETED, AT, *names)
@@ -323,7 +338,7 @@ def _with_row_hash(frame: pl.DataFrame) -> pl.DataFrame:
 def _take(path: Path, places: Positions, columns: list[str]) -> pl.DataFrame:
     """The rows at ascending places of one file, of which no more than a piece is decoded at a time."""
     schema = pl.read_parquet_schema(path)
-    source = pl.scan_parquet(path, schema=schema).select(name for name in columns if name in schema)
+    source = pl.scan_parquet(path).select(name for name in columns if name in schema)
     runs = np.split(places, np.flatnonzero((np.diff(places) > _GAP_ROWS) | (np.diff(places // _PIECE_ROWS) > 0)) + 1)
     rows: pl.DataFrame = pl.concat(source.slice(run[0], run[-1] - run[0] + 1).collect()[run - run[0]] for run in runs)
     lacking = (pl.lit(NULL, pl.UInt64).alias(name) for name in columns if name not in schema)
