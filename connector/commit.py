@@ -121,6 +121,7 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
         moved = Snapshot(books.snapshot.folder, manifest, books.snapshot.generation + 1)
         if len(moved.files) > snapshots.FILES_MAX or _remapped(books):
             moved = snapshots.folded(moved, books.attributes)
+        moved = snapshots.indexed(moved)
         step("commit.prepared")
         with state.write() as connection:
             books.lease.check(connection)
@@ -156,6 +157,7 @@ def _manifest(books: Books, file: dict[str, Any] | None, judged: Judged | None, 
         "files": books.snapshot.files + ([file] if file else []),
         "hash_version": VERSION,
         "self_test": self_test(books.state.seed),
+        **({"index": before["index"]} if "index" in before else {}),
     }
     manifest = {
         **(before if books.elsewhere else of_files),

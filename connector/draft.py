@@ -21,7 +21,8 @@ from connector.errors import GuardError, StateError, WarehouseError
 from connector.hashing import KEY_HASH, key_hashes
 from connector.mapping import KEY, Mapping, keys, resolve
 from connector.payload import Chunk, chunks
-from connector.planning import ChangeSet, Job, Sifted, build, removed_rows, sift
+from connector.planning import ChangeSet, build, removed_rows
+from connector.probing import Job, Sifted, sift
 from connector.pushdown import Corner, Keep
 from connector.reading import Reading, batches_of, estimated, how_to_read, keys_again, latest_of, unless_still
 from connector.report import Report, Seconds

@@ -41,6 +41,7 @@ HI, LO = "#hi", "#lo"
 Hashes: TypeAlias = npt.NDArray[np.uint64]
 
 _RESERVED = 2
+_TEXTUAL = ("string", "url", "array")
 _SECOND = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 _SALTS: dict[AttributeType, int] = {
@@ -92,10 +93,16 @@ def row_hashes(hashes: pl.DataFrame) -> pl.Series:
 
     So an attribute that is null everywhere leaves every row's hash as it was.
     """
-    total = np.zeros(hashes.height, np.uint64)
+    total, one = np.zeros(hashes.height, np.uint64), np.empty(hashes.height, np.uint64)
     for name in hashes.columns:
-        total += hashes[name].to_numpy() * np.uint64(_xxh3(pl.Series([name]), 0)[0] | 1)
+        total += np.multiply(hashes[name].to_numpy(), _factor(name), out=one)
     return pl.Series(ROW_HASH, total)
+
+
+@lru_cache(maxsize=1024)
+def _factor(name: str) -> np.uint64:
+    """What a column's hashes count for in the row's: an odd number, so that no bit of them is lost."""
+    return np.uint64(int(_xxh3(pl.Series([name]), 0)[0]) | 1)
 
 
 @lru_cache
@@ -118,14 +125,16 @@ def _values(series: pl.Series, kind: AttributeType, seed: int) -> pl.Series:
     """UInt64, NULL where the value is null, and never a reserved number otherwise."""
     seed = (seed ^ _SALTS[kind]) & _MASK
     if kind in ("string", "url"):
-        hashes = _xxh3(series, seed)
+        hashes = _xxh3(series, seed)  # NULL where there is no text
     elif kind == "array":
         hashes = _items(series, seed)
     else:
         hashes = _mix(_bits(series) ^ np.uint64(seed))
-    hashes = np.where(hashes < _RESERVED, hashes + np.uint64(_RESERVED), hashes)
-    if series.null_count():
-        hashes = np.where(series.is_null().to_numpy(), np.uint64(NULL), hashes)
+    there = series.is_not_null().to_numpy() if series.null_count() else np.True_
+    if (low := (hashes < _RESERVED) & there).any():
+        hashes = np.where(low, hashes + np.uint64(_RESERVED), hashes)
+    if series.null_count() and kind not in _TEXTUAL:
+        hashes = np.multiply(hashes, there)  # NULL is 0, and a product is quicker than a choice at every row
     return pl.Series(series.name, hashes)
 
 
@@ -143,7 +152,8 @@ def _items(series: pl.Series, seed: int) -> Hashes:
         lengths = arrays.list.len().to_numpy().astype(np.int64)
         starts = np.cumsum(lengths) - lengths
         place = np.arange(lengths.sum()) - np.repeat(starts, lengths)
-        mixed = _mix(_xxh3(arrays.explode(), seed) + _mix(place.astype(np.uint64) + np.uint64(1)))
+        places = _mix(np.arange(1, lengths.max() + 1, dtype=np.uint64))
+        mixed = _mix(_xxh3(arrays.explode(), seed) + places[place])
         hashes[series.is_not_null().to_numpy()] = _mix(np.add.reduceat(mixed, starts))
     return hashes
 
@@ -157,6 +167,7 @@ def _bits(series: pl.Series) -> Hashes:
 
 def _mix(bits: Hashes) -> Hashes:
     """The finaliser of splitmix64: every bit of the input moves every bit of the output."""
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        bits = bits ^ (bits >> np.uint64(shift))
+        bits *= np.uint64(factor)
     return bits ^ (bits >> np.uint64(31))

@@ -165,23 +165,40 @@ def judged(
         values: Expressions and rules by attribute name.
 
     Returns:
-        The marks, `#reason` (String, null: the row can be sent), each value, `#reason NAME` and `#withheld` (UInt64,
-        bit i set: attribute i's value breaks a rule).
+        The marks, `#reason` (String, null: the row can be sent), each value, `#withheld` (UInt64, bit i set: attribute
+        i's value breaks a rule) and, of attributes of which any value does, `#reason NAME`.
     """
-    rows = as_source(frame).select(
+    source = as_source(frame)
+    found = source.lazy().select(
         *marks,
-        reason(whole).alias("#reason"),
+        _broken(whole).alias("#reason"),
         *(value.value.alias(name) for name, value in values.items()),
-        *(reason(value.rules).alias(f"#reason {name}") for name, value in values.items()),
+        *(_broken(value.rules).alias(f"#reason {name}") for name, value in values.items()),
     )
-    broken = (pl.col(f"#reason {name}").is_not_null().cast(pl.UInt64) * (1 << bit) for bit, name in enumerate(values))
+    rows = found.collect(engine="in-memory")  # lazy: what the rules of a value have in common is worked out once
+    reasons = {"#reason": whole, **{f"#reason {name}": value.rules for name, value in values.items()}}
+    clean = [name for name in reasons if not rows[name].any()]
+    told = source.select(reason(rules).alias(name) for name, rules in reasons.items() if name not in clean)
+    rows = rows.drop(name for name in clean if name != "#reason").with_columns(told)
+    if "#reason" in clean:
+        rows = rows.with_columns(pl.lit(None, dtype=pl.String).alias("#reason"))
+    broken = (
+        pl.col(f"#reason {name}").is_not_null().cast(pl.UInt64) * (1 << bit)
+        for bit, name in enumerate(values)
+        if f"#reason {name}" not in clean
+    )
     return rows.with_columns(pl.sum_horizontal(pl.lit(0, pl.UInt64), *broken).alias(WITHHELD))
 
 
 def valid(rows: pl.DataFrame, marks: Sequence[str], names: Sequence[str]) -> pl.DataFrame:
     """Of judged rows those that can be sent: marks, values (null where one breaks a rule) and `#withheld`."""
-    kept = (pl.when(pl.col(f"#reason {name}").is_null()).then(pl.col(name)).alias(name) for name in names)
-    return rows.filter(pl.col("#reason").is_null()).select(*marks, *kept, WITHHELD)
+    good = rows if rows["#reason"].null_count() == rows.height else rows.filter(pl.col("#reason").is_null())
+    kept = (
+        pl.when(pl.col(f"#reason {name}").is_null()).then(pl.col(name)).alias(name)
+        for name in names
+        if f"#reason {name}" in rows.columns
+    )
+    return good.with_columns(kept).select(*marks, *names, WITHHELD)
 
 
 def rejected(rows: pl.DataFrame, marks: Sequence[pl.Expr], names: Sequence[str]) -> pl.DataFrame:
@@ -195,6 +212,7 @@ def rejected(rows: pl.DataFrame, marks: Sequence[pl.Expr], names: Sequence[str])
                 *marks, pl.lit(name).alias("attribute"), pl.col(f"#reason {name}").alias("reason")
             )
             for name in names
+            if f"#reason {name}" in rows.columns
         ]
     return pl.concat(parts)
 
@@ -212,6 +230,11 @@ def keys(mapping: Mapping, frame: pl.DataFrame) -> pl.DataFrame:
 def reason(broken: Sequence[Rule]) -> pl.Expr:
     """The first broken rule's reason (String), null where none is."""
     return pl.coalesce(*(pl.when(rule.broken).then(_told(rule)) for rule in broken), pl.lit(None, dtype=pl.String))
+
+
+def _broken(rules: Sequence[Rule]) -> pl.Expr:
+    """Whether any rule is broken (Boolean)."""
+    return pl.any_horizontal(rule.broken for rule in rules) if rules else pl.lit(value=False)
 
 
 def _told(rule: Rule) -> pl.Expr:

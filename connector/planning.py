@@ -1,106 +1,25 @@
-"""From record batches to a change set on disk: map, drop what is unchanged, decide what is due, build the operations.
+"""From candidates to a change set on disk: decide what is due, attribute by attribute, and build the operations."""
 
-Memory is bounded by a few record batches and 40 bytes a row of the snapshot; candidates go through files in the outbox.
-"""
-
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from collections.abc import Mapping as Mappings
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from connector.changes import (
-    KIND,
-    OPTED_OUT,
-    PLANNED,
-    POSITION,
-    SEND,
-    TRIED,
-    WHOLE,
-    Index,
-    Kind,
-    cleared,
-    decide,
-    with_due,
-)
-from connector.hashing import HASH, KEY_HASH, ROW_HASH, Hashes, hashed
-from connector.mapping import KEY, WITHHELD, Attribute, Mapped, Mapping, apply
+from connector.changes import KIND, OPTED_OUT, PLANNED, POSITION, SEND, TRIED, Kind, cleared, decide
+from connector.hashing import HASH, KEY_HASH, ROW_HASH
+from connector.mapping import KEY
 from connector.payload import OPERATION, operations
-from connector.state.database import translated
+from connector.probing import SPOOL_ROWS, Job, Sifted
 from connector.state.files import write_frames
-from connector.state.snapshots import Snapshot
-
-SPOOL_ROWS = 100_000
-"""Rows of candidates that are compared with the snapshot in one go."""
 
 BUILD_ROWS = 10_000
 """Rows whose JSON is built in one go: it is many times larger than the columns that it is made of."""
 
 DUPLICATE = "the key is found more than once in the source"
 COLLISION = "the key's hash equals that of another key; change the key by a character"
-
-_REJECTED = pl.Schema({"key": pl.String, "attribute": pl.String, "reason": pl.String})
-
-
-@dataclass(frozen=True, slots=True)
-class Sifted:
-    """A source, read: what was unchanged is gone, the rest waits on disk.
-
-    Attributes:
-        read: Rows read.
-        spool: Files of candidates.
-        rejected: `key`, `attribute`, `reason` of what breaks a rule.
-        duplicates: Key hashes (UInt64) that more than one row has.
-        duplicate_rows: Rows of the source that have one of them.
-        unchanged: Rows dropped at once, none of them a duplicate.
-        seen: One Boolean a row of the index: the source has it.
-        same: One Boolean a row of the index: it was dropped at once.
-    """
-
-    read: int
-    spool: list[Path]
-    rejected: pl.DataFrame
-    duplicates: Hashes
-    duplicate_rows: int
-    unchanged: int
-    seen: npt.NDArray[np.bool_]
-    same: npt.NDArray[np.bool_]
-    due_seen: pl.Series
-    """Keys that are due again and were found."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a plan is made with.
-
-    Attributes:
-        mapping: The resolved mapping.
-        snapshot: What was delivered.
-        index: The snapshot's.
-        due: Keys due again now (`key`, `whole`, `source_hash`).
-        seed: The state's.
-        resend: Every row is due whole.
-        limit: Rows planned at most.
-        opted_out: Who has unsubscribed at Batch: keys (String) by attribute name.
-    """
-
-    mapping: Mapping
-    snapshot: Snapshot
-    index: Index
-    due: pl.DataFrame
-    seed: int
-    resend: bool = False
-    limit: int | None = None
-    opted_out: Mappings[str, pl.Series] = field(default_factory=dict)
-
-    @property
-    def attributes(self) -> Sequence[Attribute]:
-        """In the order of the bits of `#send`."""
-        return self.mapping.attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,50 +59,6 @@ class ChangeSet:
     def planned(self) -> int:
         """Rows to send."""
         return len(self.lengths)
-
-
-def sift(batches: Iterable[pl.DataFrame], job: Job, folder: Path) -> Sifted:
-    """Read the source once: drop what the snapshot has already, put the rest into files.
-
-    Args:
-        batches: Record batches with `job.mapping.columns`.
-        job: The plan's terms.
-        folder: Where the files go; made anew.
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    with translated(folder):
-        folder.mkdir(mode=0o700)
-    times_seen = np.zeros(len(job.index), np.uint32)
-    times_same = np.zeros(len(job.index), np.uint32)
-    unknown_hashes: list[Hashes] = [np.empty(0, np.uint64)]
-    rejected: list[pl.DataFrame] = [_REJECTED.to_frame()]
-    due_seen: list[pl.Series] = [pl.Series(KEY, [], dtype=pl.String)]
-    read = 0
-    spool = _Spool(folder)
-    for batch in batches:
-        mapped = apply(job.mapping, batch)
-        read += batch.height
-        rejected.append(mapped.rejected)
-        candidates, slots = _probed(mapped, job)
-        same = (candidates["#same"]).to_numpy()
-        np.add.at(times_seen, slots[slots >= 0], 1)
-        np.add.at(times_same, slots[same], 1)
-        due_seen.append(candidates.filter(pl.col(WHOLE).is_not_null())[KEY])
-        unknown_hashes.append(candidates[KEY_HASH].to_numpy()[slots < 0])
-        spool.add(candidates.filter(~pl.col("#same")).drop("#same"))
-    new, times = np.unique(np.concatenate(unknown_hashes), return_counts=True)
-    repeated = times_seen > 1
-    return Sifted(
-        read=read,
-        spool=spool.close(),
-        rejected=pl.concat(rejected),
-        duplicates=np.concatenate([new[times > 1], job.index.key_hashes[repeated]]),
-        duplicate_rows=int(times[times > 1].sum() + times_seen[repeated].sum()),
-        unchanged=int(times_same[~repeated].sum()),
-        seen=times_seen > 0,
-        same=(times_same > 0) & ~repeated,
-        due_seen=pl.concat(due_seen),
-    )
 
 
 def build(sifted: Sifted, job: Job, removed: pl.DataFrame, path: Path) -> ChangeSet:
@@ -232,33 +107,16 @@ def removed_rows(job: Job, seen: npt.NDArray[np.bool_]) -> pl.DataFrame:
     return rows.with_columns(pl.Series(KEY_HASH, job.index.key_hashes[gone])).select(KEY, KEY_HASH)
 
 
-class _Spool:
-    """Candidates on their way to disk, gathered into files of about SPOOL_ROWS."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._parts: list[pl.DataFrame] = []
-        self._rows = 0
-        self._files: list[Path] = []
-
-    def add(self, candidates: pl.DataFrame) -> None:
-        if candidates.height:
-            self._parts.append(candidates)
-            self._rows += candidates.height
-        if self._rows >= SPOOL_ROWS:
-            self._flush()
-
-    def close(self) -> list[Path]:
-        if self._rows:
-            self._flush()
-        return self._files
-
-    def _flush(self) -> None:
-        path = self._folder / f"{len(self._files):05d}.arrow"
-        with translated(self._folder):
-            pl.concat(self._parts).write_ipc(path, compression="lz4")
-        self._files.append(path)
-        self._parts, self._rows = [], 0
+def _gathered(files: Sequence[Path]) -> Iterator[pl.DataFrame]:
+    """The candidates in frames of some SPOOL_ROWS, in the order of the files."""
+    held: list[pl.DataFrame] = []
+    for path in files:
+        held.append(pl.read_ipc(path))
+        if sum(frame.height for frame in held) >= SPOOL_ROWS:
+            yield pl.concat(held)
+            held = []
+    if held:
+        yield pl.concat(held)
 
 
 class _Tally:
@@ -282,8 +140,8 @@ class _Tally:
 
     def frames(self, removed: pl.DataFrame) -> Iterator[pl.DataFrame]:
         """The change set's frames: the candidates' files one by one, then the removed rows."""
-        for path in self._sifted.spool:
-            decided = self._decided(self._unique(pl.read_ipc(path)))
+        for candidates in _gathered(self._sifted.spool):
+            decided = self._decided(self._unique(candidates))
             yield from map(self._noted, decided.iter_slices(BUILD_ROWS))
         self._repeated_keys_of_dropped_rows()
         for part in removed.iter_slices(BUILD_ROWS):
@@ -350,21 +208,3 @@ class _Tally:
 
     def _count(self, kind: Kind, rows: int) -> None:
         self.counts[kind] = self.counts.get(kind, 0) + rows
-
-
-def _probed(mapped: Mapped, job: Job) -> tuple[pl.DataFrame, npt.NDArray[np.int64]]:
-    """The valid rows with hashes, position, what is due of them, and `#same`; and their slots in the index."""
-    rows = mapped.valid.hstack(hashed(mapped.valid, job.attributes, job.seed))
-    slots = job.index.slots(rows[KEY_HASH].to_numpy())
-    known = slots >= 0
-    positions, before = np.full(rows.height, -1, np.int64), np.zeros(rows.height, np.uint64)
-    positions[known] = job.index.positions[slots[known]]
-    before[known] = job.index.row_hashes[slots[known]]
-    rows = with_due(rows.with_columns(pl.Series(POSITION, positions), pl.Series("#before", before)), job.due)
-    same = (
-        (pl.col(POSITION) >= 0)
-        & (pl.col("#before") == pl.col(ROW_HASH))
-        & (pl.col(WITHHELD) == 0)
-        & pl.col(WHOLE).is_null()
-    )
-    return rows.with_columns((same & pl.lit(not job.resend)).alias("#same")).drop("#before"), slots

@@ -19,7 +19,7 @@ from connector.config import ProfileSync, Project
 from connector.errors import StateError, WarehouseError
 from connector.hashing import KEY_HASH, VERSION, hashed, self_test
 from connector.mapping import KEY, WITHHELD, apply
-from connector.planning import Job, Sifted, sift
+from connector.probing import Job, Sifted, sift
 from connector.state import snapshots
 from connector.state.database import WAYS_OUT, State, translated
 from connector.state.files import write_frames
@@ -204,6 +204,10 @@ def downloaded(differ: Differ, snapshot: Snapshot, seed: int, folder: Path) -> S
     return Snapshot(folder, {**plain, **hashes, "files": [file] if file else []}, snapshot.generation + 1)
 
 
+_OF_FILES = ("files", "index", "hash_version", "self_test")
+"""What only the manifest of a snapshot of hashes says."""
+
+
 def _uploaded(corner: Corner, local: Snapshot, terms: Terms) -> Snapshot:
     """A new table with what the source says, as far as it is what was delivered."""
     differ, table = corner.differ, corner.named("of")
@@ -215,7 +219,7 @@ def _uploaded(corner: Corner, local: Snapshot, terms: Terms) -> Snapshot:
         if write_frames(path, _taken_over(corner, local, terms, copy)):
             differ.settle(table, copy, comparison.names, path)
     manifest = {
-        **{name: value for name, value in local.manifest.items() if name not in ("files", "hash_version", "self_test")},
+        **{name: value for name, value in local.manifest.items() if name not in _OF_FILES},
         "engine": ENGINE,
         "warehouse": terms.sync.warehouse,
         "table": table,

@@ -59,17 +59,17 @@ def key_rules(given: pl.Expr, key: pl.Expr) -> tuple[Rule, ...]:
     """The rules of a custom ID: the column as it is `given`, and the `key` as text."""
     return (
         Rule("the key is null", given.is_null()),
-        Rule("the key is blank", ~key.str.contains(_VISIBLE)),
+        Rule("the key is blank", _blank(key)),
         Rule("the key has a line break", key.str.contains(r"[\r\n]")),
         Rule(f"the key is longer than {CUSTOM_ID_MAX} characters", _longer(key, CUSTOM_ID_MAX)),
-        Rule("the key is a reserved word", key.str.to_lowercase().is_in(list(RESERVED_IDS))),
+        Rule("the key is a reserved word", _short(key).str.to_lowercase().is_in(list(RESERVED_IDS))),
     )
 
 
 def text_rules(text: pl.Expr) -> tuple[Rule, ...]:
     """The rules of text that is not empty."""
     return (
-        Rule("only white space", ~text.str.contains(_VISIBLE)),
+        Rule("only white space", _blank(text)),
         Rule(f"longer than {TEXT_MAX} characters", _longer(text, TEXT_MAX)),
     )
 
@@ -88,19 +88,18 @@ def finite_rule(number: pl.Expr) -> Rule:
 
 
 def item_rules(value: pl.Expr) -> tuple[Rule, ...]:
-    """The rules of an array of text."""
-    return (
-        Rule("an item is null", value.list.eval(pl.element().is_null()).list.any()),
-        Rule(f"more than {ARRAY_MAX} items", value.list.len() > ARRAY_MAX),
-        Rule(
-            "an item is empty or only white space",
-            ~value.list.eval(pl.element().str.contains(_VISIBLE)).list.all(),
-        ),
-        Rule(
-            f"an item is longer than {TEXT_MAX} characters",
-            value.list.eval(_longer(pl.element(), TEXT_MAX)).list.any(),
-        ),
+    """The rules of an array of text; as one, as most arrays break none: its items are then looked at once."""
+    item = pl.element()
+    broken = (
+        ("an item is null", item.is_null()),
+        ("an item is empty or only white space", _blank(item)),
+        (f"an item is longer than {TEXT_MAX} characters", _longer(item, TEXT_MAX)),
     )
+    of_items = [pl.when(value.list.eval(rule).list.any()).then(pl.lit(reason)) for reason, rule in broken]
+    many = value.list.len() > ARRAY_MAX
+    of_length = pl.when(many).then(pl.lit(f"more than {ARRAY_MAX} items"))
+    any_item = value.list.eval(pl.any_horizontal(rule for _, rule in broken)).list.any()
+    return (Rule(pl.coalesce(of_items[0], of_length, *of_items[1:]), many | any_item),)
 
 
 NATIVE_TYPES: dict[str, AttributeType] = {
@@ -143,6 +142,20 @@ _NATIVE_FORMS = {
     "$language": (r"\A[a-z]{2}\z", "not a language code of two lower-case letters (ISO 639)"),
     "$region": (r"\A[A-Z]{2}\z", "not a region code of two upper-case letters (ISO 3166)"),
 }
+
+
+def _blank(text: pl.Expr) -> pl.Expr:
+    """True where nothing of `text` can be seen; only text whose first byte is not visible ASCII is searched."""
+    return ~pl.when(~_begins_visibly(text)).then(text).str.contains(_VISIBLE)
+
+
+def _begins_visibly(text: pl.Expr) -> pl.Expr:
+    return (text >= "!") & (text < "\x7f")  # in bytes: several times quicker than a pattern
+
+
+def _short(key: pl.Expr) -> pl.Expr:
+    """The key where it is short enough for a reserved word, in whatever case; else null."""
+    return pl.when(key.str.len_chars() <= max(map(len, RESERVED_IDS))).then(key)
 
 
 def _longer(text: pl.Expr, limit: int) -> pl.Expr:

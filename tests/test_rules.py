@@ -85,6 +85,18 @@ def test_blank_is_blank_to_any_reader(separator: str) -> None:
     assert keyed(pl.Series([separator])) == ([], [(separator, "the key is blank")])
 
 
+def test_every_character_is_seen_or_blank_as_python_says() -> None:
+    """A text, an item and a key of one character are withheld where Python calls it white space, and nowhere else."""
+    every, some = range(0x3100), range(0x3100, 0x110000, 997)  # nothing beyond U+3000 is white space
+    characters = [chr(code) for code in (*every, *some) if not 0xD800 <= code < 0xE000]
+    expected = [BAD if character.isspace() else character for character in characters]
+    assert judged(characters, pl.String()) == expected
+    listed = judged([["a", character] for character in characters], pl.List(pl.String))
+    assert [found is BAD for found in listed] == [value is BAD for value in expected]
+    blank = {key for key, reason in keyed(pl.Series(characters))[1] if reason == "the key is blank"}
+    assert blank == {character for character in characters if character.isspace()}
+
+
 @pytest.mark.parametrize(
     ("dtype", "cases"),
     [

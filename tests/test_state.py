@@ -205,6 +205,29 @@ def test_the_pointer_moves_with_its_transaction(state: State) -> None:
     assert snapshots.load(state, "orders").generation == 0
 
 
+@pytest.mark.parametrize("damage", ["missing", "altered", "cut"])
+def test_an_index_file_that_is_not_whole_is_built_anew(state: State, damage: str) -> None:
+    """What is derived is never believed as it lies there: a damaged index costs time, and changes no answer."""
+    with_snapshot(state)
+    kept = snapshots.indexed(snapshots.load(state, "customers"), rows_min=1)
+    with state.write() as connection:
+        snapshots.store(connection, "customers", kept.manifest, 2)
+    assert snapshots.load(state, "customers").in_index == 1
+    path = kept.folder / kept.manifest["index"]["name"]
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(content[:100] if damage == "cut" else content.replace(b"\x02", b"\x03", 1))
+    believed = snapshots.load(state, "customers")
+    assert believed.in_index == 0
+    assert believed.rows(believed.index().positions, [])[KEY].to_list() == ["a", "b", "c"]
+    os.utime(path.with_name(believed.files[0]["name"]), (0, 0))
+    if path.exists():
+        os.utime(path, (0, 0))
+    snapshots.sweep(believed)
+    assert [found.name for found in path.parent.iterdir()] == [believed.files[0]["name"]]
+
+
 def test_sweeping_leaves_what_is_named_or_young(state: State) -> None:
     """Only files that nothing names and that are an hour old are removed."""
     named = with_snapshot(state)

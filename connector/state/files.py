@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import polars as pl
 import pyarrow as pa
@@ -15,13 +15,13 @@ from connector._steps import step
 from connector.state.database import translated
 
 
-def write_frames(path: Path, frames: Iterable[pl.DataFrame], *, repetitive: bool = False) -> int:
+def write_frames(path: Path, frames: Iterable[pl.DataFrame], *, keeps: bool = False) -> int:
     """Write frames of one schema as one durable Parquet file, a row group each; the number of rows (0: no file).
 
     Args:
         path: Must not exist.
         frames: All of one schema.
-        repetitive: Columns repeat their values, so that dictionaries pay; for JSON text they only cost.
+        keeps: The file is here to stay and to be read often: it is made small.
 
     Raises:
         StateError: The disk is full or the folder cannot be written.
@@ -35,7 +35,7 @@ def write_frames(path: Path, frames: Iterable[pl.DataFrame], *, repetitive: bool
         for frame in frames:
             if frame.height:
                 table = frame.to_arrow()
-                writer = writer or stack.enter_context(_writer(file, table.schema, repetitive=repetitive))
+                writer = writer or stack.enter_context(_writer(file, table.schema, _small(frame) if keeps else _QUICK))
                 writer.write_table(table)
                 rows += frame.height
     if not rows:
@@ -63,8 +63,22 @@ def durable(path: Path) -> Iterator[BinaryIO]:
         step("file.synced")
 
 
-def _writer(file: BinaryIO, schema: pa.Schema, *, repetitive: bool) -> pq.ParquetWriter:
-    return pq.ParquetWriter(file, schema, compression="lz4", use_dictionary=repetitive, write_statistics=False)
+_QUICK = {"compression": "lz4", "use_dictionary": False}
+
+
+def _writer(file: BinaryIO, schema: pa.Schema, how: dict[str, Any]) -> pq.ParquetWriter:
+    return pq.ParquetWriter(file, schema, write_statistics=False, **how)
+
+
+def _small(frame: pl.DataFrame) -> dict[str, Any]:
+    """How the columns are written, by the first of their frames: dictionaries where values repeat, else they only cost.
+
+    Text by zstd, which halves it; hashes cannot be compressed, and lz4 leaves them quick to read.
+    """
+    return {
+        "compression": {name: "zstd" if dtype == pl.String else "lz4" for name, dtype in frame.schema.items()},
+        "use_dictionary": [column.name for column in frame if 2 * column.n_unique() <= len(column)],
+    }
 
 
 def read_frames(path: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:

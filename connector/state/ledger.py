@@ -263,7 +263,7 @@ def _listed(ledger: Ledger, listed: pl.DataFrame, now: float) -> dict[str, Any] 
     if shown.is_empty():
         return None
     path = _new_path(ledger, "parquet")
-    return {"name": path.name, "rows": write_frames(path, [shown], repetitive=True), "sha256": checksum(path)}
+    return {"name": path.name, "rows": write_frames(path, [shown], keeps=True), "sha256": checksum(path)}
 
 
 def _folded(ledger: Ledger, files: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

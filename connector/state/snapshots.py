@@ -6,23 +6,25 @@ Of rows with one key hash the last one counts. No value is kept, only keyed hash
 key.
 """
 
+import logging
 import os
 import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import sqlalchemy as sa
 
-from connector.changes import Index
+from connector.changes import Index, Positions
 from connector.errors import StateError
 from connector.hashing import HASH, KEY_HASH, NULL, ROW_HASH, VERSION, row_hashes, self_test
 from connector.mapping import KEY
+from connector.state import indexes
 from connector.state.database import SNAPSHOTS, WAYS_OUT, State, translated
 from connector.state.files import checksum, sync_folder, write_frames
 
@@ -32,8 +34,24 @@ AT = "#at"
 FILES_MAX = 32
 """Files of a snapshot before they are folded into one: each costs a read at every run."""
 
+INDEX_ROWS = 250_000
+"""Rows from which on the index is kept in a file: below, it is built in a moment."""
+
+_GROUP_ROWS = 50_000
+"""Rows of a row group: an outbox's frames are smaller."""
+
+_PIECE_ROWS = 250_000
+"""Rows of a file that are decoded at once."""
+
+_GAP_ROWS = 50_000
+"""Rows between two that are wanted above which a second read costs less than reading on."""
+
 ORPHAN_SECONDS = 3600
 """Age at which a file that nothing names is nobody's: a reader of the generation before may still hold younger ones."""
+
+_NO_INDEX = Index(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int64))
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +60,10 @@ class Snapshot:
 
     Attributes:
         folder: Where its files lie.
-        manifest: `files` (name, rows, sha256), `key`, `attributes` (name to type), `hash_version`, `self_test`,
-            `cursor` (value, scope), `full_read_at`, `stamp` (as a `Reading` has it); where it is a table, `engine`,
-            `warehouse`, `table` and `recipe` (how its values are mapped) in place of files and hashes.
+        manifest: `files` (name, rows, sha256), `index` (name, files, sha256) where one is kept, `key`, `attributes`
+            (name to type), `hash_version`, `self_test`, `cursor` (value, scope), `full_read_at`, `stamp` (as a
+            `Reading` has it); where it is a table, `engine`, `warehouse`, `table` and `recipe` (how its values are
+            mapped) in place of files and hashes.
         generation: 0 where nothing was ever delivered.
     """
 
@@ -62,20 +81,35 @@ class Snapshot:
         """Name, rows and SHA-256 of each file, oldest first."""
         return list(self.manifest.get("files", []))
 
+    @property
+    def size(self) -> int:
+        """Rows of all files; some may be superseded by later ones."""
+        return sum(int(file["rows"]) for file in self.files)
+
+    @property
+    def in_index(self) -> int:
+        """Files, counted from the oldest, whose index is kept in a file."""
+        kept = self.manifest.get("index", {"files": []})["files"]
+        return len(kept) if kept == [file["name"] for file in self.files[: len(kept)]] else 0
+
+    @property
+    def names(self) -> set[str]:
+        """Of all its files in the folder."""
+        kept = {self.manifest["index"]["name"]} if self.in_index else set()
+        return {file["name"] for file in self.files} | kept
+
     def index(self) -> Index:
-        """The live rows' hashes and places: 24 bytes a row in memory."""
-        parts = [
-            pl.read_parquet(self.folder / file["name"], columns=[KEY_HASH, ROW_HASH, DELETED]) for file in self.files
-        ]
-        if not parts:
-            return Index(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int64))
-        rows = pl.concat(parts)
-        keys = rows[KEY_HASH].to_numpy()
-        order = np.argsort(keys, kind="stable")
-        ordered = keys[order]
-        newest = np.append(ordered[1:] != ordered[:-1], True)
-        live = order[newest][~rows[DELETED].to_numpy()[order[newest]]]
-        return Index(keys[live], rows[ROW_HASH].to_numpy()[live], live.astype(np.int64))
+        """The live rows' hashes and places: 24 bytes a row in memory, or 20 mapped where they are kept in a file."""
+        index = indexes.mapped(self.folder, self.manifest["index"]) if self.in_index else _NO_INDEX
+        late = self.files[self.in_index :]
+        if not late:
+            return index
+        columns = [KEY_HASH, ROW_HASH, DELETED]
+        rows = pl.concat(pl.read_parquet(self.folder / file["name"], columns=columns) for file in late)
+        newest = indexes.newest(rows[KEY_HASH].to_numpy())
+        key_hashes, row_hashes, deleted = (rows[name].to_numpy()[newest] for name in columns)
+        before = sum(int(file["rows"]) for file in self.files[: self.in_index])
+        return indexes.merged(index, Index(key_hashes, row_hashes, newest + before), deleted)
 
     def delivered_since(self, moment: float) -> list[str]:
         """Keys of rows that were acknowledged at that time or later, in seconds since 1970."""
@@ -83,7 +117,7 @@ class Snapshot:
         scans = [pl.scan_parquet(self.folder / file["name"]).filter(late).select(KEY) for file in self.files]
         return pl.concat(scans).unique().collect()[KEY].to_list() if scans else []
 
-    def rows(self, positions: npt.NDArray[np.int64], attributes: Iterable[str], *, at: bool = False) -> pl.DataFrame:
+    def rows(self, positions: Positions, attributes: Iterable[str], *, at: bool = False) -> pl.DataFrame:
         """`#key` and `h:` hashes of the rows at these places, in order; null at -1, NULL where a file lacks it.
 
         Args:
@@ -93,7 +127,7 @@ class Snapshot:
         """
         columns = [KEY, *([AT] if at else []), *(HASH + name for name in attributes)]
         order = np.argsort(positions, kind="stable")
-        wanted = positions[order]
+        wanted: Positions = positions[order].astype(np.int64)
         parts = [_blank(int(np.searchsorted(wanted, 0)), columns)]
         first = 0
         for file in self.files:
@@ -120,6 +154,8 @@ def load(state: State, sync: str) -> Snapshot:
     remedy = WAYS_OUT.format(sync=sync)
     for file in snapshot.files:
         check(snapshot.folder / file["name"], file["sha256"], f"sync '{sync}': the snapshot", remedy)
+    if "index" in manifest and not indexes.believed(snapshot.folder, manifest["index"]):
+        snapshot = _without_index(snapshot)
     if snapshot.engine != "local":  # it holds values, and no hashes that could be of another recipe
         return snapshot
     if (manifest["hash_version"], manifest["self_test"]) != (VERSION, self_test(state.seed)):
@@ -139,7 +175,7 @@ def write(snapshot: Snapshot, frames: Iterable[pl.DataFrame]) -> dict[str, Any] 
     """
     make_folder(snapshot.folder)
     path = snapshot.folder / f"{uuid.uuid4().hex}.parquet"
-    rows = write_frames(path, map(_with_row_hash, frames), repetitive=True)
+    rows = write_frames(path, _gathered(map(_with_row_hash, frames)), keeps=True)
     return {"name": path.name, "rows": rows, "sha256": checksum(path)} if rows else None
 
 
@@ -157,8 +193,36 @@ def folded(snapshot: Snapshot, attributes: Iterable[str]) -> Snapshot:
             first += file["rows"]
 
     file = write(snapshot, frames())
-    let_go(snapshot.folder, [old["name"] for old in snapshot.files])
-    return Snapshot(snapshot.folder, {**snapshot.manifest, "files": [file] if file else []}, snapshot.generation)
+    let_go(snapshot.folder, snapshot.names)
+    bare = _without_index(snapshot).manifest
+    return Snapshot(snapshot.folder, {**bare, "files": [file] if file else []}, snapshot.generation)
+
+
+def indexed(snapshot: Snapshot, rows_min: int = INDEX_ROWS) -> Snapshot:
+    """The snapshot with its index in a file, where building it at each start would take long; not yet the current one.
+
+    Args:
+        snapshot: Any.
+        rows_min: Rows that the index file, if there is one, does not have, from which on a new one is written; and at
+            least an eighth of those that it has, so that what is written stays in proportion to what was accepted.
+    """
+    has = sum(int(file["rows"]) for file in snapshot.files[: snapshot.in_index])
+    if snapshot.size - has < max(rows_min, has // 8):
+        return snapshot
+    try:
+        kept = indexes.write(snapshot.folder, snapshot.index(), [file["name"] for file in snapshot.files])
+    except StateError as error:  # it can be built again, and what was accepted must be kept
+        logger.warning("no index file: %s", error.message)
+        return _without_index(snapshot)
+    if old := snapshot.manifest.get("index"):
+        with suppress(StateError):
+            let_go(snapshot.folder, [old["name"]])
+    return Snapshot(snapshot.folder, {**snapshot.manifest, "index": kept}, snapshot.generation)
+
+
+def _without_index(snapshot: Snapshot) -> Snapshot:
+    manifest = {name: value for name, value in snapshot.manifest.items() if name != "index"}
+    return Snapshot(snapshot.folder, manifest, snapshot.generation)
 
 
 def store(connection: sa.Connection, sync: str, manifest: dict[str, Any], generation: int) -> None:
@@ -194,7 +258,7 @@ def drop(connection: sa.Connection, sync: str, kind: str) -> None:
 
 def sweep(snapshot: Snapshot) -> None:
     """Remove files that no manifest names, left by a killed run or folded long enough ago that no reader holds them."""
-    sweep_folder(snapshot.folder, {file["name"] for file in snapshot.files})
+    sweep_folder(snapshot.folder, snapshot.names)
 
 
 def current(connection: sa.Connection, sync: str, kind: str) -> tuple[dict[str, Any], int]:
@@ -261,19 +325,31 @@ def sweep_folder(folder: Path, named: Collection[str]) -> None:
             path.unlink(missing_ok=True)
 
 
+def _gathered(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The frames in some that are large enough for dictionaries to pay."""
+    held: list[pl.DataFrame] = []
+    for frame in frames:
+        held.append(frame)
+        if sum(each.height for each in held) >= _GROUP_ROWS:
+            yield pl.concat(held)
+            held = []
+    if held:
+        yield pl.concat(held)
+
+
 def _with_row_hash(frame: pl.DataFrame) -> pl.DataFrame:
     names = sorted(name for name in frame.columns if name.startswith(HASH))
     return frame.select(KEY, KEY_HASH, row_hashes(frame.select(names)), DELETED, AT, *names)
 
 
-def _take(path: Path, places: npt.NDArray[np.int64], columns: list[str]) -> pl.DataFrame:
-    """The rows at ascending places of one file."""
-    first, last = int(places[0]), int(places[-1])
-    present = [name for name in columns if name in pl.read_parquet_schema(path)]
-    rows = pl.scan_parquet(path).select(present).slice(first, last - first + 1).collect()[places - first]
-    return rows.with_columns(pl.lit(NULL, pl.UInt64).alias(name) for name in columns if name not in present).select(
-        columns
-    )
+def _take(path: Path, places: Positions, columns: list[str]) -> pl.DataFrame:
+    """The rows at ascending places of one file, of which no more than a piece is decoded at a time."""
+    schema = pl.read_parquet_schema(path)
+    source = pl.scan_parquet(path).select(name for name in columns if name in schema)
+    runs = np.split(places, np.flatnonzero((np.diff(places) > _GAP_ROWS) | (np.diff(places // _PIECE_ROWS) > 0)) + 1)
+    rows: pl.DataFrame = pl.concat(source.slice(run[0], run[-1] - run[0] + 1).collect()[run - run[0]] for run in runs)
+    lacking = (pl.lit(NULL, pl.UInt64).alias(name) for name in columns if name not in schema)
+    return rows.with_columns(lacking).select(columns)
 
 
 def _blank(height: int, columns: list[str]) -> pl.DataFrame:

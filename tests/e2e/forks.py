@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import sys
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ class Fork:
     """One call of the command line, under way."""
 
     def __init__(self, project: Path, *arguments: str, **environment: str) -> None:
-        self._out = project / f"out-{os.getpid()}"
+        self._out = project / f"out-{uuid.uuid4().hex}"  # of its own: a frozen one writes when it wakes up
         command = ["--project", str(project), *arguments, "--json"]
         self._process = _CONTEXT.Process(target=_called, args=(command, environment, self._out), daemon=True)
         self._process.start()

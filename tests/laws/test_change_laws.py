@@ -23,7 +23,8 @@ from connector.changes import KIND, PLANNED, Kind
 from connector.hashing import HASH, KEY_HASH
 from connector.mapping import KEY, AttributeMapping, Column, resolve
 from connector.payload import OPERATION
-from connector.planning import ChangeSet, Job, build, removed_rows, sift
+from connector.planning import ChangeSet, build, removed_rows
+from connector.probing import Job, sift
 from connector.state import snapshots
 from connector.state.runs import DUE_SCHEMA
 from connector.state.snapshots import AT, DELETED, Snapshot
