@@ -119,9 +119,9 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
         manifest = _manifest(books, file, judged, full=bool(report["full"]))
         manifest["stamp"] = judged.stamp if judged and due.is_empty() and rejects.is_empty() else None
         moved = Snapshot(books.snapshot.folder, manifest, books.snapshot.generation + 1)
-        if len(moved.files) > snapshots.FILES_MAX or _remapped(books):
+        if _remapped(books):
             moved = snapshots.folded(moved, books.attributes)
-        moved = snapshots.indexed(moved)
+        moved = snapshots.indexed(snapshots.compacted(moved, books.attributes))
         step("commit.prepared")
         with state.write() as connection:
             books.lease.check(connection)

@@ -12,7 +12,7 @@ from connector.cli._answer import Answer, Call, give
 from connector.cli._moments import window as read_window
 from connector.errors import UsageError
 
-LATER = ("compact", "erase", "explain", "init")
+LATER = ("erase", "explain", "init")
 """Commands of the contract that a later version brings."""
 
 Body = Callable[..., Answer]
@@ -163,6 +163,16 @@ def adopt(call: Call, *, sync: str) -> Answer:
     from connector.cli import _runs
 
     return _runs.run(call, sync, {"adopt": True})
+
+
+@commands.command()
+@click.argument("sync", required=False)
+@answers
+def compact(call: Call, *, sync: str | None) -> Answer:
+    """Fold what is remembered of a sync, or of all, into few files; runs do it by themselves where it pays."""
+    from connector.cli import _compact
+
+    return _compact.compact(call, sync)
 
 
 @commands.command()

@@ -238,6 +238,21 @@ def moved(
     return after
 
 
+def compacted(ledger: Ledger) -> Ledger:
+    """The ledger with one file a day; not yet the current one.
+
+    Raises:
+        StateError: A file to be folded is missing or altered, or the disk is full.
+    """
+    days: dict[int, list[dict[str, Any]]] = {}
+    for file in ledger.files:
+        days.setdefault(int(file["at"] // _DAY), []).append(file)
+    files = [files[0] if len(files) == 1 else _fold(ledger, files) for _, files in sorted(days.items())]
+    after = replace(ledger, manifest={**ledger.manifest, "files": files})
+    snapshots.let_go(ledger.folder, _names(ledger) - _names(after))
+    return after
+
+
 def sweep(ledger: Ledger) -> None:
     """Remove files that no manifest names, left by a killed run or let go long enough ago that no reader holds them."""
     snapshots.sweep_folder(ledger.folder, _names(ledger))
@@ -318,6 +333,7 @@ __all__ = [
     "LISTED_SCHEMA",
     "TIME",
     "Ledger",
+    "compacted",
     "forget",
     "load",
     "moved",

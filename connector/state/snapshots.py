@@ -32,7 +32,7 @@ DELETED = "#deleted"
 AT = "#at"
 
 FILES_MAX = 32
-"""Files of a snapshot before they are folded into one: each costs a read at every run."""
+"""Files of a snapshot before some are folded into one: each costs a read at every run."""
 
 INDEX_ROWS = 250_000
 """Rows from which on the index is kept in a file: below, it is built in a moment."""
@@ -117,6 +117,11 @@ class Snapshot:
         scans = [pl.scan_parquet(self.folder / file["name"]).filter(late).select(KEY) for file in self.files]
         return pl.concat(scans).unique().collect()[KEY].to_list() if scans else []
 
+    def newest(self) -> Positions:
+        """The places of each key's newest row, be it of a profile that left."""
+        hashes = [pl.read_parquet(self.folder / file["name"], columns=[KEY_HASH]) for file in self.files]
+        return indexes.newest(pl.concat(hashes)[KEY_HASH].to_numpy()) if hashes else np.empty(0, np.int64)
+
     def rows(self, positions: Positions, attributes: Iterable[str], *, at: bool = False) -> pl.DataFrame:
         """`#key` and `h:` hashes of the rows at these places, in order; null at -1, NULL where a file lacks it.
 
@@ -179,23 +184,46 @@ def write(snapshot: Snapshot, frames: Iterable[pl.DataFrame]) -> dict[str, Any] 
     return {"name": path.name, "rows": rows, "sha256": checksum(path)} if rows else None
 
 
-def folded(snapshot: Snapshot, attributes: Iterable[str]) -> Snapshot:
-    """The snapshot as one new file of its live rows, with these attributes only; not yet the current one."""
-    live = np.sort(snapshot.index().positions)
+def folded(snapshot: Snapshot, attributes: Iterable[str], *, since: int = 0) -> Snapshot:
+    """The snapshot with files from `since` on as one new file, with these attributes only; not yet the current one.
+
+    Of each key the newest row is left; where all files are folded, none of a profile that left.
+    """
+    tail = Snapshot(snapshot.folder, {"files": snapshot.files[since:]}, snapshot.generation)
+    left = np.sort(tail.index().positions if since == 0 else tail.newest())
     columns = [KEY, KEY_HASH, DELETED, AT, *(HASH + name for name in attributes)]
 
     def frames() -> Iterator[pl.DataFrame]:
         first = 0
-        for file in snapshot.files:
-            low, high = np.searchsorted(live, [first, first + file["rows"]])
+        for file in tail.files:
+            low, high = np.searchsorted(left, [first, first + file["rows"]])
             for start in range(low, high, 500_000):
-                yield _take(snapshot.folder / file["name"], live[start : min(start + 500_000, high)] - first, columns)
+                yield _take(snapshot.folder / file["name"], left[start : min(start + 500_000, high)] - first, columns)
             first += file["rows"]
 
     file = write(snapshot, frames())
-    let_go(snapshot.folder, snapshot.names)
-    bare = _without_index(snapshot).manifest
-    return Snapshot(snapshot.folder, {**bare, "files": [file] if file else []}, snapshot.generation)
+    kept = Snapshot(snapshot.folder, snapshot.manifest, snapshot.generation)
+    if snapshot.in_index > since:
+        kept = _without_index(snapshot)
+    after = {**kept.manifest, "files": [*snapshot.files[:since], *([file] if file else [])]}
+    moved = Snapshot(snapshot.folder, after, snapshot.generation)
+    let_go(snapshot.folder, snapshot.names - moved.names)
+    return moved
+
+
+def compacted(snapshot: Snapshot, attributes: Iterable[str]) -> Snapshot:
+    """The snapshot with fewer files, where that is due: what it costs stays in proportion to what was accepted.
+
+    The first file, which has most of the rows, is folded with those that follow once they have a quarter of its rows;
+    before, they are folded among themselves.
+    """
+    if not snapshot.files:
+        return snapshot
+    base = int(snapshot.files[0]["rows"])
+    late, many = snapshot.size - base, len(snapshot.files) > FILES_MAX
+    if late > max(base // 4, INDEX_ROWS) or (many and late > base // 4):
+        return folded(snapshot, attributes)
+    return folded(snapshot, attributes, since=1) if many else snapshot
 
 
 def indexed(snapshot: Snapshot, rows_min: int = INDEX_ROWS) -> Snapshot:
