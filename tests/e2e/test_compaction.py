@@ -45,10 +45,12 @@ def test_folding_changes_nothing_that_is_remembered(seed: int, monkeypatch: pyte
     with timeless() as world, timeless() as plain:
         for each in (world, plain):
             each.sync(on_removed="clear", guard="{max_changed: 100%, max_removed: 100%, min_rows: 0}")
-            each.sql("create table customers (custom_id text, visits int, points int)")
+            each.sql(
+                "create table customers as select 'c' || i as custom_id, 0 as visits, 0 as points from range(200) t(i)"
+            )
         for number in range(12):
             for each in (world, plain):
-                changed(each, random.Random(seed + number), 20)  # noqa: S311
+                changed(each, random.Random(seed + number), 200)  # noqa: S311
             if chance.random() < 0.3:
                 compact_sync(load_project(world.folder), load_project(world.folder).sync("customers"))
                 assert len(snapshot(world).files) <= 1
