@@ -5,7 +5,7 @@ A run that ends and a run that was killed are committed by the same code, from t
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -121,6 +121,7 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
         moved = Snapshot(books.snapshot.folder, manifest, books.snapshot.generation + 1)
         if len(moved.files) > snapshots.FILES_MAX or _remapped(books):
             moved = snapshots.folded(moved, books.attributes)
+        snapshots.put(state, moved.folder, moved.manifest, books.snapshot.manifest)
         step("commit.prepared")
         with state.write() as connection:
             books.lease.check(connection)
@@ -130,8 +131,7 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
             runs.close_run(connection, books.lease, run, report)
             step("commit.written")
         step("commit.done")
-    with suppress(OSError):  # all is committed; what is left over goes with the next run's sweep
-        path.unlink(missing_ok=True)
+    runs.drop_outbox(state, run)
     step("outbox.removed")
     return moved
 

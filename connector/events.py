@@ -62,7 +62,7 @@ class EventStory(Story[EventSync, Ledger, EventDraft]):
 
     def sweep(self, kept: Ledger) -> None:
         """Remove ledger files that nothing names."""
-        ledgers.sweep(kept)
+        ledgers.sweep(kept, self.state, self.lease)
 
     def draft(self, kept: Ledger, report: Report) -> EventDraft:
         """The events that are due."""

@@ -119,7 +119,7 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
 
     def sweep(self, kept: Snapshot) -> None:
         """Remove snapshot files that nothing names."""
-        snapshots.sweep(kept)
+        snapshots.sweep(kept, self.state, self.lease)
 
     def draft(self, kept: Snapshot, report: Report) -> Draft:
         """The change set."""
@@ -172,7 +172,8 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
         return Books(self.state, self.lease, snapshot, key_column, attributes, quiet, elsewhere)
 
     def _keep(self, snapshot: Snapshot) -> None:
-        """Make a snapshot the current one."""
+        """Make a snapshot of new files the current one."""
+        snapshots.put(self.state, snapshot.folder, snapshot.manifest, {})
         with self.state.write() as connection:
             self.lease.check(connection)
             snapshots.store(connection, self.lease.sync, snapshot.manifest, snapshot.generation)

@@ -16,8 +16,8 @@ from connector.config import EventSync, Project, Sync
 from connector.event_commit import soonest
 from connector.event_planning import EXPIRED, HELD
 from connector.report import ExportReport, Report
-from connector.state import ledger, runs
-from connector.state.database import State, open_state
+from connector.state import ledger, postgres, runs
+from connector.state.database import State, open_state, translated
 
 RUNS_SHOWN = 20
 """Runs that people see; `--json` has all that are kept."""
@@ -78,10 +78,14 @@ def rejects(call: Call, sync: str) -> Answer:
 def _state(project: Project) -> Iterator[State | None]:
     """The open state; None where no run has made one yet, as looking must not."""
     key = project.settings.batch.project_key.read(project.root)
-    if not project.state_dir.exists():
+    folder, bucket = project.state_dir, project.settings.state.bucket
+    server = project.state_server() if bucket or folder.exists() else None
+    with translated(folder):  # a host whose cache is empty has a state all the same
+        made = postgres.has_schema(server) if server and bucket else folder.exists()
+    if not made:
         yield None
         return
-    with open_state(project.state_dir, key.get_secret_value(), project.state_server()) as state:
+    with open_state(folder, key.get_secret_value(), server) as state:
         yield state
 
 

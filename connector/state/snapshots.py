@@ -9,7 +9,8 @@ key.
 import os
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from connector.changes import Index
 from connector.errors import StateError
 from connector.hashing import HASH, KEY_HASH, NULL, ROW_HASH, VERSION, row_hashes, self_test
 from connector.mapping import KEY
+from connector.state.bucket import Bucket
 from connector.state.database import SNAPSHOTS, WAYS_OUT, State, translated
 from connector.state.files import checksum, sync_folder, write_frames
+from connector.state.lease import Lease
 
 DELETED = "#deleted"
 AT = "#at"
@@ -104,7 +107,8 @@ def load(state: State, sync: str) -> Snapshot:
     """The sync's current snapshot, every file's checksum compared.
 
     Raises:
-        StateError: A file is missing or altered, its hashes are of another recipe, or the sync was of another kind.
+        StateError: A file is missing, altered or out of reach, its hashes are of another recipe, or the sync was of
+            another kind.
     """
     with state.read() as connection:
         manifest, generation = current(connection, sync, "profiles")
@@ -113,7 +117,7 @@ def load(state: State, sync: str) -> Snapshot:
     snapshot = Snapshot(state.folder / "snapshots" / sync, manifest, generation)
     remedy = WAYS_OUT.format(sync=sync)
     for file in snapshot.files:
-        check(snapshot.folder / file["name"], file["sha256"], f"sync '{sync}': the snapshot", remedy)
+        check(snapshot.folder / file["name"], file["sha256"], f"sync '{sync}': the snapshot", remedy, state.bucket)
     if snapshot.engine != "local":  # it holds values, and no hashes that could be of another recipe
         return snapshot
     if (manifest["hash_version"], manifest["self_test"]) != (VERSION, self_test(state.seed)):
@@ -155,6 +159,27 @@ def folded(snapshot: Snapshot, attributes: Iterable[str]) -> Snapshot:
     return Snapshot(snapshot.folder, {**snapshot.manifest, "files": [file] if file else []}, snapshot.generation)
 
 
+def put(state: State, folder: Path, manifest: dict[str, Any], before: Mapping[str, Any]) -> None:
+    """Make the files of a manifest durable for all hosts, before `store` names them there.
+
+    Args:
+        state: The state.
+        folder: Where the files lie.
+        manifest: The one to be stored.
+        before: The one that is stored now, whose files are durable.
+
+    Raises:
+        StateError: They lie in a bucket, and it refuses them or is out of reach.
+    """
+    state.put(folder / name for name in sorted(names(manifest) - names(before)))
+
+
+def names(manifest: Mapping[str, Any]) -> set[str]:
+    """The files that a manifest of any kind names."""
+    listed = manifest.get("listed")
+    return {str(file["name"]) for file in (*manifest.get("files", ()), *([listed] if listed else ()))}
+
+
 def store(connection: sa.Connection, sync: str, manifest: dict[str, Any], generation: int) -> None:
     """Move the pointer: from the end of this transaction the manifest is the truth."""
     connection.execute(sa.delete(SNAPSHOTS).where(SNAPSHOTS.c.sync == sync))
@@ -186,9 +211,9 @@ def drop(connection: sa.Connection, sync: str, kind: str) -> None:
     connection.execute(sa.delete(SNAPSHOTS).where(SNAPSHOTS.c.sync == sync))
 
 
-def sweep(snapshot: Snapshot) -> None:
+def sweep(snapshot: Snapshot, state: State, lease: Lease) -> None:
     """Remove files that no manifest names, left by a killed run or folded long enough ago that no reader holds them."""
-    sweep_folder(snapshot.folder, {file["name"] for file in snapshot.files})
+    sweep_folder(snapshot.folder, names(snapshot.manifest), state, lease)
 
 
 def current(connection: sa.Connection, sync: str, kind: str) -> tuple[dict[str, Any], int]:
@@ -220,18 +245,21 @@ def manifest_of(connection: sa.Connection, sync: str, kind: str) -> dict[str, An
     return found if found and found.get("kind", "profiles") == kind else {}
 
 
-def check(path: Path, sha256: str, whose: str, remedy: str) -> None:
-    """Believe a file only as it was written.
+def check(path: Path, sha256: str, whose: str, remedy: str, bucket: Bucket | None = None) -> None:
+    """Believe a file only as it was written; where the folder lacks it so, the bucket has it.
 
     Raises:
-        StateError: It is missing or altered, in the words "`whose` file 'path' …".
+        StateError: It is missing or altered, in the words "`whose` file 'path' …", or the bucket is out of reach.
     """
-    if not path.exists():
-        raise StateError(f"{whose} file '{path}' is missing", remedy=remedy)
     with translated(path):
-        found = checksum(path)
+        found = checksum(path) if path.exists() else None
+    if found != sha256 and bucket:
+        found = bucket.fetch(path, sha256)
+    where = bucket.at(path) if bucket else path
+    if found is None:
+        raise StateError(f"{whose} file '{where}' is missing", remedy=remedy)
     if found != sha256:
-        raise StateError(f"{whose} file '{path}' was altered: its checksum differs", remedy=remedy)
+        raise StateError(f"{whose} file '{where}' was altered: its checksum differs", remedy=remedy)
 
 
 def make_folder(folder: Path) -> None:
@@ -245,14 +273,31 @@ def let_go(folder: Path, names: Iterable[str]) -> None:
     """Start the time after which `sweep_folder` removes these: a plan that is being made now may still read them."""
     with translated(folder):
         for name in names:
-            os.utime(folder / name)
+            with suppress(FileNotFoundError):  # the bucket's, which this host never needed
+                os.utime(folder / name)
 
 
-def sweep_folder(folder: Path, named: Collection[str]) -> None:
-    """Remove a sync's files that are not named and not young."""
+def sweep_folder(folder: Path, named: Collection[str], state: State, lease: Lease) -> None:
+    """Remove a sync's files that are not named and not young; those of a bucket are as old as their upload."""
+    if state.bucket:
+        ages = state.bucket.ages(folder)
+        old = [folder / name for name, age in ages.items() if name not in named and age > ORPHAN_SECONDS]
+        clear(state, lease, old)
     for path in folder.glob("*"):
         if path.name not in named and path.stat().st_mtime < time.time() - ORPHAN_SECONDS:
             path.unlink(missing_ok=True)
+
+
+def clear(state: State, lease: Lease, paths: Sequence[Path]) -> None:
+    """Remove what was found in the bucket, as long as the lease holds: no other run can have named it since.
+
+    Raises:
+        StateError: The lease is lost, or the bucket refuses it or is out of reach.
+    """
+    if state.bucket and paths:
+        with state.write() as connection:
+            lease.check(connection)
+        state.bucket.remove(paths)
 
 
 def _with_row_hash(frame: pl.DataFrame) -> pl.DataFrame:
