@@ -47,7 +47,7 @@ def server(store: Store) -> Iterator[Server]:
 
 @pytest.fixture
 def world(tmp_path: Path, server: Server) -> World:
-    made = World(tmp_path / "project", server=server)
+    made = World(tmp_path / "project", server=server, export_seconds=0)
     made.configure(limits=LIMITS, delivery=DELIVERY)
     made.sql(f"create table customers as select 'c' || i as custom_id, i as visits from range({ROWS}) t(i)")
     made.sql("""create table orders as select custom_id, visits as order_id, 1.5 as amount,
@@ -185,20 +185,21 @@ def test_a_bucket_that_denies_a_request_ends_the_run_and_the_next_one_goes_on(
 ) -> None:
     """From whichever request on: one sentence with a remedy, and another host does what was not finished."""
     world.run(sync)
-    nth, failed, seen = 1, 0, 0
-    while nth == 1 or seen >= nth:
+    nth, failed = 1, 0
+    while True:
         if sync == "customers":
             world.sql("update customers set visits = visits + 100")
         else:
-            world.sql(f"insert into orders select custom_id, visits, {nth}, now()::timestamp from customers")
+            world.sql("insert into orders select custom_id, visits, 1.5, now()::timestamp from customers")
             world.sql("update customers set visits = visits + 100")
         with store.gate.closed(lambda number, first=nth: number >= first):  # type: ignore[misc]
             report = world.run(sync)
-            seen = len(store.gate.seen)
+        if len(store.gate.seen) < nth:
+            break
         if report.outcome != "green":
             assert report.error
             assert "ACCESS_DENIED" in str(report.error["message"])
-            assert "s3:ListBucket" in str(report.error["remedy"]) or "ListBucket" in str(report.error["remedy"])
+            assert "ListBucket" in str(report.error["remedy"])
             assert "AKIATESTER" not in str(report.error)
             failed += 1
         shutil.rmtree(world.folder / ".elsewhere", ignore_errors=True)
@@ -221,11 +222,10 @@ def test_a_bucket_out_of_reach_is_said_in_one_sentence(world: World, store: Stor
     path = world.folder / "connector.yaml"
     text = path.read_text()
     port = store.gate.url.rpartition(":")[2]
-    assert told(world, "status").returncode == 0
     assert json.loads(told(world, "status").stdout) == []
     world.run()
     path.write_text(text.replace(f":{port}", ":1"))
-    for command in (("run", "customers"), ("check", "customers"), ("status",)):
+    for command in (("run", "customers"), ("check", "customers")):
         ended = told(world, *command)
         said = ended.stdout + ended.stderr
         assert (ended.returncode, "NETWORK_CONNECTION" in said) == (1, True), ended
