@@ -119,7 +119,8 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
 
     def sweep(self, kept: Snapshot) -> None:
         """Remove snapshot files that nothing names."""
-        snapshots.sweep(kept, self.state, self.lease)
+        snapshots.sweep(kept)
+        snapshots.sweep_bucket(self.state, self.lease, kept.folder, kept.manifest)
 
     def draft(self, kept: Snapshot, report: Report) -> Draft:
         """The change set."""

@@ -23,7 +23,6 @@ from connector.state.bucket import Bucket
 from connector.state.database import State
 from connector.state.files import checksum, write_frames
 from connector.state.ids import Ids, mapped, ordered, within, write_ids
-from connector.state.lease import Lease
 
 TIME = "#time"
 
@@ -246,9 +245,9 @@ def moved(
     return after
 
 
-def sweep(ledger: Ledger, state: State, lease: Lease) -> None:
+def sweep(ledger: Ledger) -> None:
     """Remove files that no manifest names, left by a killed run or let go long enough ago that no reader holds them."""
-    snapshots.sweep_folder(ledger.folder, _names(ledger), state, lease)
+    snapshots.sweep_folder(ledger.folder, _names(ledger))
 
 
 def _names(ledger: Ledger) -> set[str]:

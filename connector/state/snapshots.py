@@ -211,9 +211,9 @@ def drop(connection: sa.Connection, sync: str, kind: str) -> None:
     connection.execute(sa.delete(SNAPSHOTS).where(SNAPSHOTS.c.sync == sync))
 
 
-def sweep(snapshot: Snapshot, state: State, lease: Lease) -> None:
+def sweep(snapshot: Snapshot) -> None:
     """Remove files that no manifest names, left by a killed run or folded long enough ago that no reader holds them."""
-    sweep_folder(snapshot.folder, names(snapshot.manifest), state, lease)
+    sweep_folder(snapshot.folder, names(snapshot.manifest))
 
 
 def current(connection: sa.Connection, sync: str, kind: str) -> tuple[dict[str, Any], int]:
@@ -277,12 +277,17 @@ def let_go(folder: Path, names: Iterable[str]) -> None:
                 os.utime(folder / name)
 
 
-def sweep_folder(folder: Path, named: Collection[str], state: State, lease: Lease) -> None:
-    """Remove a sync's files that are not named and not young; those of a bucket are as old as their upload."""
+def sweep_bucket(state: State, lease: Lease, folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Remove from the bucket what the sync's manifest does not name and was put long ago; as `clear`."""
+    named = names(manifest)
     if state.bucket:
         ages = state.bucket.ages(folder)
         old = [folder / name for name, age in ages.items() if name not in named and age > ORPHAN_SECONDS]
         clear(state, lease, old)
+
+
+def sweep_folder(folder: Path, named: Collection[str]) -> None:
+    """Remove a sync's files that are not named and not young."""
     for path in folder.glob("*"):
         if path.name not in named and path.stat().st_mtime < time.time() - ORPHAN_SECONDS:
             path.unlink(missing_ok=True)
