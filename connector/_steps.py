@@ -41,16 +41,25 @@ WarehouseStep = Literal[
 ]
 """Those of a run whose engine is the warehouse."""
 
+BucketStep = Literal[
+    "bucket.begun",  # of every file that is put: outbox, snapshot, ledger
+    "bucket.put",
+]
+"""Those of a run whose state's files lie in a bucket."""
+
 STEPS: tuple[str, ...] = get_args(Step)
 """All of a run of the local engine, in their order."""
 
 WAREHOUSE_STEPS: tuple[str, ...] = get_args(WarehouseStep)
 """What a run of the other engine has besides."""
 
+BUCKET_STEPS: tuple[str, ...] = get_args(BucketStep)
+"""What a run with a bucket has besides."""
+
 _passed: Counter[str] = Counter()
 
 
-def step(name: Step | WarehouseStep) -> None:
+def step(name: Step | WarehouseStep | BucketStep) -> None:
     """The process is here; it goes on unless a test wants it dead here."""
     asked = os.environ.get(KILL_AT)
     if not asked:
@@ -61,4 +70,4 @@ def step(name: Step | WarehouseStep) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-__all__ = ["KILL_AT", "STEPS", "WAREHOUSE_STEPS", "Step", "WarehouseStep", "step"]
+__all__ = ["BUCKET_STEPS", "KILL_AT", "STEPS", "WAREHOUSE_STEPS", "BucketStep", "Step", "WarehouseStep", "step"]

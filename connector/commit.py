@@ -5,7 +5,7 @@ A run that ends and a run that was killed are committed by the same code, from t
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -122,6 +122,7 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
         if _remapped(books):
             moved = snapshots.folded(moved, books.attributes)
         moved = snapshots.indexed(snapshots.compacted(moved, books.attributes))
+        snapshots.put(state, moved.folder, moved.manifest, books.snapshot.manifest)
         step("commit.prepared")
         with state.write() as connection:
             books.lease.check(connection)
@@ -131,8 +132,7 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
             runs.close_run(connection, books.lease, run, report)
             step("commit.written")
         step("commit.done")
-    with suppress(OSError):  # all is committed; what is left over goes with the next run's sweep
-        path.unlink(missing_ok=True)
+    runs.drop_outbox(state, run)
     step("outbox.removed")
     return moved
 

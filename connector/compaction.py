@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,8 @@ from connector.state import ledger as ledgers
 from connector.state import runs, snapshots
 from connector.state.database import State, open_state
 from connector.state.lease import Lease, hold
+from connector.state.ledger import Ledger
+from connector.state.snapshots import Snapshot
 
 
 class Compaction(NamedTuple):
@@ -49,22 +50,23 @@ def _snapshot(state: State, lease: Lease) -> Compaction:
     before = after = snapshots.load(state, lease.sync)
     if len(before.files) > 1:
         after = snapshots.indexed(snapshots.folded(before, before.manifest["attributes"]))
-        _store(state, lease, after.manifest, before.generation + 1)
+        _store(state, lease, before, after.manifest)
     return _told(lease.sync, before.folder, before.files, after.files)
 
 
 def _ledger(state: State, lease: Lease) -> Compaction:
     before = ledgers.load(state, lease.sync)
-    after = replace(ledgers.compacted(before), generation=before.generation + 1)
+    after = ledgers.compacted(before)
     if after.files != before.files:
-        _store(state, lease, after.manifest, after.generation)
+        _store(state, lease, before, after.manifest)
     return _told(lease.sync, before.folder, before.files, after.files)
 
 
-def _store(state: State, lease: Lease, manifest: dict[str, Any], generation: int) -> None:
+def _store(state: State, lease: Lease, before: Snapshot | Ledger, manifest: dict[str, Any]) -> None:
+    snapshots.put(state, before.folder, manifest, before.manifest)
     with state.write() as connection:
         lease.check(connection)
-        snapshots.store(connection, lease.sync, manifest, generation)
+        snapshots.store(connection, lease.sync, manifest, before.generation + 1)
 
 
 def _told(sync: str, folder: Path, before: Iterable[dict[str, Any]], after: Iterable[dict[str, Any]]) -> Compaction:

@@ -6,7 +6,6 @@ A run that ends and a run that was killed are committed by the same code, from t
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -196,6 +195,7 @@ def commit(
         The ledger as it is now.
     """
     moved = ledgers.moved(books.ledger, ledgers.write(books.ledger, handled), listed, time.time(), entries)
+    snapshots.put(books.state, moved.folder, moved.manifest, books.ledger.manifest)
     step("commit.prepared")
     with books.state.write() as connection:
         books.lease.check(connection)
@@ -203,8 +203,7 @@ def commit(
         runs.close_run(connection, books.lease, run, report)
         step("commit.written")
     step("commit.done")
-    with suppress(OSError):  # all is committed; what is left over goes with the next run's sweep
-        runs.outbox(books.state, run).unlink(missing_ok=True)
+    runs.drop_outbox(books.state, run)
     step("outbox.removed")
     return moved
 

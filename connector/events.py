@@ -18,7 +18,7 @@ from connector.event_planning import HELD
 from connector.hashing import HI, LO
 from connector.report import Reason, Report, killed
 from connector.state import ledger as ledgers
-from connector.state import runs
+from connector.state import runs, snapshots
 from connector.state.ledger import TIME, Ledger
 from connector.story import Story
 from connector.task import tolerance_notes
@@ -63,6 +63,7 @@ class EventStory(Story[EventSync, Ledger, EventDraft]):
     def sweep(self, kept: Ledger) -> None:
         """Remove ledger files that nothing names."""
         ledgers.sweep(kept)
+        snapshots.sweep_bucket(self.state, self.lease, kept.folder, kept.manifest)
 
     def draft(self, kept: Ledger, report: Report) -> EventDraft:
         """The events that are due."""

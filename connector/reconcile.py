@@ -218,6 +218,7 @@ class _Reconciliation:
         file = snapshots.write(snapshot, [mended])
         manifest = {**snapshot.manifest, "files": [*snapshot.files, file]}
         due = pl.concat([runs.due(self.state, self.sync.name), _due(mended)]).unique(["key", "reason"], keep="last")
+        snapshots.put(self.state, snapshot.folder, manifest, snapshot.manifest)
         with self.state.write() as connection:
             lease.check(connection)
             snapshots.store(connection, self.sync.name, manifest, snapshot.generation + 1)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -180,7 +181,7 @@ class Story(ABC, Generic[S, Kept, D]):
             logger.warning("sync %s: what it had delivered is lost; everything %s, as asked", sync, asked)
             kept, lost = self._started_over(), True
         self.sweep(kept)
-        sweep_outbox(self.state, sync)
+        sweep_outbox(self.state, self.lease)
         exports.sweep(self.state)
         step("recovery.swept")
         return kept, lost
@@ -243,6 +244,7 @@ class Story(ABC, Generic[S, Kept, D]):
             outbox_sha256=checksum(drafted.outbox),
             report=drafted.report.to_dict(),
         )
+        self.state.put([drafted.outbox])
         with self.state.write() as connection:
             runs.open_run(connection, self.lease, opened, drafted.chunks)
         step("run.opened")
@@ -313,9 +315,12 @@ def _attributes_are_ready(state: State) -> bool:
     return any(is_alive(state, sync) for sync in runs.open_syncs(state, "profiles"))
 
 
-def sweep_outbox(state: State, sync: str) -> None:
+def sweep_outbox(state: State, lease: Lease) -> None:
     """Remove what killed runs of the sync left behind; a plan that is being made now is left alone."""
-    for path in (state.folder / "outbox").glob(f"{sync}-*"):
+    folder, name = state.folder / "outbox", f"{lease.sync}-*"
+    if state.bucket:
+        snapshots.clear(state, lease, [folder / each for each in state.bucket.ages(folder) if fnmatch(each, name)])
+    for path in folder.glob(name):
         with suppress(FileNotFoundError):  # a plan that ends just now takes its files with it
             if "-plan-" not in path.name or path.stat().st_mtime < time.time() - snapshots.ORPHAN_SECONDS:
                 discard(state, path.stem)

@@ -120,6 +120,7 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
     def sweep(self, kept: Snapshot) -> None:
         """Remove snapshot files that nothing names."""
         snapshots.sweep(kept)
+        snapshots.sweep_bucket(self.state, self.lease, kept.folder, kept.manifest)
 
     def draft(self, kept: Snapshot, report: Report) -> Draft:
         """The change set."""
@@ -172,7 +173,8 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
         return Books(self.state, self.lease, snapshot, key_column, attributes, quiet, elsewhere)
 
     def _keep(self, snapshot: Snapshot) -> None:
-        """Make a snapshot the current one."""
+        """Make a snapshot of new files the current one."""
+        snapshots.put(self.state, snapshot.folder, snapshot.manifest, {})
         with self.state.write() as connection:
             self.lease.check(connection)
             snapshots.store(connection, self.lease.sync, snapshot.manifest, snapshot.generation)

@@ -45,6 +45,7 @@ class World:
     def __init__(self, folder: Path, clock: Clock | None = None, server: Server | None = None, **settings: Any) -> None:
         self.folder = folder
         self.server = server
+        self.cache = ".connector"
         self.database = folder / "warehouse.duckdb"
         clocks = {"clock": clock.monotonic, "wall": clock.wall} if clock else {}
         self.api = Simulator({PROJECT_KEY: REST_KEY}, record=True, **clocks)
@@ -81,15 +82,25 @@ warehouses:
 delivery: {delivery}
 """
             + (
-                f"state: {{database: {{file: state_url}}, files: .connector, schema: {self.server.schema}}}\n"
+                f"state: {{database: {{file: state_url}}, {self._files()}, schema: {self.server.schema}}}\n"
                 if self.server
                 else ""
             )
         )
 
+    def _files(self) -> str:
+        bucket = self.server.bucket if self.server else None
+        return f"files: '{bucket}', cache: {self.cache}" if bucket else "files: .connector"
+
+    def move(self, cache: str) -> None:
+        """Be another host from now on: of a state in a bucket all that a host has is its cache."""
+        path = self.folder / "connector.yaml"
+        path.write_text(path.read_text().replace(f"cache: {self.cache}", f"cache: {cache}"))
+        self.cache = cache
+
     def opened_state(self) -> AbstractContextManager[State]:
         """The project's state, which must be there."""
-        return open_state(self.folder / ".connector", PROJECT_KEY, self.server)
+        return open_state(self.folder / self.cache, PROJECT_KEY, self.server)
 
     def sync(self, name: str = "customers", **keys: str) -> None:
         lines = {"kind": "profiles", "warehouse": "local", "source": "{table: customers}"} | keys

@@ -17,6 +17,7 @@ from connector.config._yaml import read_document
 from connector.errors import ApiError, ConfigError, ConnectorError, Problem, StateError
 from connector.outcome import Outcome, Verdict
 from connector.state import postgres
+from connector.state.bucket import OWNER, bucket
 from connector.state.database import open_state, translated
 from connector.warehouses._base import Reader
 
@@ -106,18 +107,21 @@ def _state(project: Project) -> str:
     key = project.settings.batch.project_key.read(project.root)
     folder = project.state_dir
     server = project.state_server()
+    where = server.bucket if server and server.bucket else folder
     with translated(folder):
         made = folder.exists() if server is None else postgres.has_state(server)
     if made:
         with open_state(folder, key.get_secret_value(), server):
-            return f"'{folder}' is this project's" + (f", and so is {server}" if server else "")
+            return f"'{where}' is this project's" + (f", and so is {server}" if server else "")
+    if server and server.bucket:
+        bucket(server.bucket, folder).read(OWNER)  # whether it lets us look
     parent = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise StateError(
             f"the state folder '{folder}' cannot be made: '{parent}' may not be written to",
             remedy="correct its permissions, or set `state:` to another folder",
         )
-    return f"the first run makes '{folder}'" + (f" and {server}" if server else "")
+    return f"the first run makes '{where}'" + (f" and {server}" if server else "")
 
 
 def _credentials(project: Project) -> str:

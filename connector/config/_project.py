@@ -36,8 +36,9 @@ class Project:
 
     @property
     def state_dir(self) -> Path:
-        """The folder that holds what was delivered and what is due."""
-        return self.root / self.settings.state.files
+        """The folder that holds what was delivered and what is due; its copies, where a bucket holds it."""
+        state = self.settings.state
+        return self.root / (state.cache if state.bucket else state.files)
 
     def state_server(self) -> "Server | None":
         """Where the state's tables are, if not in its folder; the URL is read now from where the YAML says it is kept.
@@ -54,7 +55,7 @@ class Project:
             url = settings.database.read(self.root)
         except ConfigError as error:
             raise ConfigError(f"state.database: {error.message}", remedy=error.remedy) from None
-        return postgres.server(url.get_secret_value(), settings.schema_)
+        return postgres.server(url.get_secret_value(), settings.schema_)._replace(bucket=settings.bucket)
 
     def sync(self, name: str) -> Sync:
         """The sync of that name.

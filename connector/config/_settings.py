@@ -3,7 +3,7 @@
 import re
 from datetime import timedelta
 from typing import Annotated, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
@@ -37,12 +37,37 @@ def _warehouse_name(name: str) -> str:
     return name
 
 
-def _folder(text: str) -> str:
-    if "://" in text:
+_BUCKET = "s3://BUCKET/PREFIX"
+_BUCKET_OPTIONS = {"region", "endpoint_override", "scheme"}
+_SCHEMES = {("https", False), ("https", True), ("http", True)}  # and whether it is on this machine
+
+
+def _files(text: str) -> str:
+    return _bucket(text) if "://" in text else text
+
+
+def _bucket(text: str) -> str:
+    if not text.startswith("s3://"):
         raise ValueError(
-            "must be a folder; an object storage is not available yet, and a database is named by "
-            "{database: {env: NAME}, files: FOLDER}"
+            f"must be a folder or {_BUCKET}; other object storages are not available yet, and a database is named by "
+            "{database: {env: NAME}, files: …}"
         )
+    try:
+        url = urlsplit(text)
+        options = dict(parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query)))
+        host = urlsplit(f"//{options.get('endpoint_override', '')}").hostname or ""
+    except ValueError:
+        raise ValueError(f"must be of the form {_BUCKET}?region=REGION") from None
+    if re.search("[@:]", url.netloc):
+        raise ValueError(f"must be {_BUCKET} without keys, which are read from the environment, a profile or a role")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", url.netloc) or url.fragment:
+        raise ValueError(f"must be of the form {_BUCKET}: a bucket's name is 3 to 63 of a-z, 0-9, '.' and '-'")
+    if not re.fullmatch(r"(/[A-Za-z0-9!_.*'()=-]+)+", url.path.rstrip("/")):
+        raise ValueError(f"must be {_BUCKET} with a prefix of the project's own, of letters, digits, '_', '-' and '.'")
+    if not options.keys() <= _BUCKET_OPTIONS or not all(options.values()):
+        raise ValueError("may end in ?region=…, &endpoint_override=HOST:PORT and &scheme=http, and in nothing else")
+    if (options.get("scheme", "https"), is_loopback(host)) not in _SCHEMES:
+        raise ValueError("may have scheme=http only with an endpoint_override on this machine")
     return text
 
 
@@ -55,8 +80,8 @@ def _schema_name(name: str) -> str:
 class StateSettings(Model):
     """Where the project remembers what was delivered and what is due."""
 
-    files: Annotated[str, Field(min_length=1), AfterValidator(_folder)] = Field(
-        description="the folder; with a database one that all hosts share"
+    files: Annotated[str, Field(min_length=1), AfterValidator(_files)] = Field(
+        description="the folder; with a database one that all hosts share, or s3://BUCKET/PREFIX"
     )
     database: KeptSecret | None = Field(
         default=None,
@@ -66,11 +91,27 @@ class StateSettings(Model):
     schema_: Annotated[str, AfterValidator(_schema_name)] = Field(
         default="batch_connector", alias="schema", description="the schema of the database that is this project's own"
     )
+    cache: Annotated[str, Field(min_length=1, pattern="^[^:]*$")] = Field(
+        default=".connector", description="with files in a bucket: the folder of this host that keeps copies of them"
+    )
+
+    @property
+    def bucket(self) -> str | None:
+        """The URI of the bucket of the files; None where they lie in a folder."""
+        return self.files if "://" in self.files else None
 
     @model_validator(mode="after")
     def _schema_is_of_a_database(self) -> Self:
         if self.database is None and "schema_" in self.model_fields_set:
             raise MistakeError("has no meaning without a database; remove it or add `database`", "schema")
+        return self
+
+    @model_validator(mode="after")
+    def _bucket_needs_a_database(self) -> Self:
+        if self.bucket and self.database is None:
+            raise MistakeError("a bucket cannot hold the database too; add `database`, or name a folder", "files")
+        if self.bucket is None and "cache" in self.model_fields_set:
+            raise MistakeError("has no meaning where the files lie in a folder; remove it", "cache")
         return self
 
 
@@ -123,7 +164,7 @@ class ProjectSettings(Model):
     )
     state: StateOrFolder = Field(
         default=StateSettings(files=".connector"),
-        description="what was delivered and what is due: its folder, or {database, files, schema}",
+        description="what was delivered and what is due: its folder, or {database, files, schema, cache}",
     )
     warehouses: dict[
         Annotated[str, AfterValidator(_warehouse_name), Field(json_schema_extra={"pattern": "^[a-z0-9_-]{1,60}$"})],

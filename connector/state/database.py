@@ -4,7 +4,7 @@ import hashlib
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from connector.errors import StateError
 from connector.state import postgres, sqlite
+from connector.state.bucket import OWNER, Bucket, bucket
 from connector.state.postgres import AnyText, Server
 
 SCHEMA = 3
@@ -146,11 +147,13 @@ class State:
             readable by its owner alone.
         engine: The database.
         seed: Secret of this state's hashes, 0 to 2**64 - 1.
+        bucket: Holds the files that other hosts need, the folder then being their cache; None: the folder holds them.
     """
 
     folder: Path
     engine: sa.Engine
     seed: int
+    bucket: Bucket | None = None
 
     @property
     def is_shared(self) -> bool:
@@ -177,6 +180,16 @@ class State:
         with translated(self.folder), self.engine.connect().execution_options(reads=True) as connection:
             yield connection
 
+    def put(self, paths: Iterable[Path]) -> None:
+        """Make files of the folder durable for all hosts, before the database names them.
+
+        Raises:
+            StateError: They lie in a bucket, and it refuses them or is out of reach.
+        """
+        if self.bucket:
+            for path in paths:
+                self.bucket.put(path)
+
     def digest(self, key: str) -> str:
         """A keyed hash of a profile's key, 12 hexadecimal digits: it stands for the key in logs and metadata."""
         return hashlib.blake2b(key.encode(), digest_size=6, key=self.seed.to_bytes(8, "big")).hexdigest()
@@ -193,7 +206,7 @@ def open_state(folder: Path, project_key: str, server: Server | None = None) -> 
     Args:
         folder: The state folder.
         project_key: The Batch project's key: the state is bound to it, by fingerprint, at its first use.
-        server: Where its tables are, if not in the folder.
+        server: Where its tables are, if not in the folder; it may name a bucket, whose cache the folder is then.
 
     Raises:
         StateError: It cannot be used: it belongs to another project, is damaged in part, locked, out of reach, or
@@ -205,11 +218,14 @@ def open_state(folder: Path, project_key: str, server: Server | None = None) -> 
             part.chmod(0o700)
         engine = postgres.engine(server) if server else sqlite.engine(folder)
     try:
+        store = bucket(server.bucket, folder) if server and server.bucket else None
         with translated(folder), engine.begin() as connection:
             if server:
                 postgres.make_schema(connection, server.schema)
-            seed = _bound(connection, folder, project_key, server)
-        yield State(folder, engine, seed)
+            meta = _bound(connection, folder, project_key, server, store)
+        if server and store:  # outside the transaction, so that nobody waits behind a bucket that does not answer
+            _claim(store, _owner(meta), server, new=False)
+        yield State(folder, engine, int(meta["seed"]), store)
     finally:
         engine.dispose()
 
@@ -226,8 +242,10 @@ def clock(database: sa.Engine | sa.Connection) -> sa.ColumnElement[float]:
     return sa.literal(time.time())
 
 
-def _bound(connection: sa.Connection, folder: Path, project_key: str, server: Server | None) -> int:
-    """The seed of the state, after it was made, or found to be this project's and whole."""
+def _bound(
+    connection: sa.Connection, folder: Path, project_key: str, server: Server | None, store: Bucket | None
+) -> dict[str, str]:
+    """What the state says of itself, after it was made, or found to be this project's and whole."""
     _tables.create_all(connection)
     meta = {row.name: row.value for row in connection.execute(sa.select(META))}
     new = not meta
@@ -243,11 +261,26 @@ def _bound(connection: sa.Connection, folder: Path, project_key: str, server: Se
     if meta["schema"] != str(SCHEMA):
         _migrate(connection, folder, int(meta["schema"]))
     if server:
-        postgres.claim(folder, hashlib.sha256(meta["salt"].encode()).hexdigest()[:32], server, new=new)
+        if store and new:
+            _claim(store, _owner(meta), server, new=True)
+        postgres.claim_folder(folder, _owner(meta), server, new=new or store is not None)
     elif time.time() - float(meta.get("checked", 0)) > CHECK_SECONDS:
         sqlite.check(connection, folder)
         _note(connection, {"checked": str(time.time())})
-    return int(meta["seed"])
+    return meta
+
+
+def _owner(meta: Mapping[str, str]) -> str:
+    """What stands for the state where its files lie."""
+    return hashlib.sha256(meta["salt"].encode()).hexdigest()[:32]
+
+
+def _claim(store: Bucket, owner: str, server: Server, *, new: bool) -> None:
+    """Make sure that the bucket is the one of this state's files."""
+    used = new and any(store.ages(store.folder / name) for name in ("snapshots", "ledger"))
+    place = postgres.Place(f"bucket '{store.name}'", "state.files", store.read(OWNER), used)
+    if text := postgres.claim(place, owner, server, new=new):
+        store.write(OWNER, text)
 
 
 def _note(connection: sa.Connection, values: Mapping[str, str]) -> None:

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from connector.errors import StateError
 from connector.hashing import HI, LO
 from connector.state import snapshots
+from connector.state.bucket import Bucket
 from connector.state.database import State
 from connector.state.files import checksum, write_frames
 from connector.state.ids import Ids, mapped, ordered, within, write_ids
@@ -69,12 +70,14 @@ class Ledger:
             sha256) if any, `forgotten` if any, and what the caller adds.
         generation: 0 where nothing was ever handled.
         checked: Names of the files whose checksum was compared.
+        bucket: Where the folder's files come from, if not only from there.
     """
 
     folder: Path
     manifest: dict[str, Any]
     generation: int
     checked: set[str] = field(default_factory=set, repr=False, compare=False)
+    bucket: Bucket | None = field(default=None, repr=False, compare=False)
 
     @property
     def files(self) -> list[dict[str, Any]]:
@@ -144,7 +147,7 @@ class Ledger:
         """
         path = self.folder / str(file["name"])
         if path.name not in self.checked:
-            snapshots.check(path, file["sha256"], f"sync '{self.folder.name}': the ledger", _REMEDY)
+            snapshots.check(path, file["sha256"], f"sync '{self.folder.name}': the ledger", _REMEDY, self.bucket)
             self.checked.add(path.name)
         return path
 
@@ -158,15 +161,19 @@ def load(state: State, sync: str) -> Ledger:
     with state.read() as connection:
         manifest, generation = snapshots.current(connection, sync, KIND)
     ledger = replace(nothing(state, sync), manifest=manifest, generation=generation)
-    for name in _names(ledger):
-        if not (ledger.folder / name).exists():
-            raise StateError(f"sync '{sync}': the ledger file '{ledger.folder / name}' is missing", remedy=_REMEDY)
+    missing = [path for name in sorted(_names(ledger)) if not (path := ledger.folder / name).exists()]
+    if missing and state.bucket:  # what is there is fetched when it is needed
+        there = state.bucket.ages(ledger.folder)
+        missing = [path for path in missing if path.name not in there]
+    if missing:
+        where = state.bucket.at(missing[0]) if state.bucket else missing[0]
+        raise StateError(f"sync '{sync}': the ledger file '{where}' is missing", remedy=_REMEDY)
     return ledger
 
 
 def nothing(state: State, sync: str) -> Ledger:
     """The ledger of a sync that never handled an event."""
-    return Ledger(state.folder / "ledger" / sync, {}, 0)
+    return Ledger(state.folder / "ledger" / sync, {}, 0, bucket=state.bucket)
 
 
 def forget(connection: sa.Connection, state: State, sync: str) -> Ledger:
@@ -259,8 +266,7 @@ def sweep(ledger: Ledger) -> None:
 
 
 def _names(ledger: Ledger) -> set[str]:
-    listed = ledger.manifest.get("listed")
-    return {file["name"] for file in (*ledger.files, *([listed] if listed else []))}
+    return snapshots.names(ledger.manifest)
 
 
 def _new_path(ledger: Ledger, suffix: str) -> Path:

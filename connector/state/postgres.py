@@ -57,10 +57,12 @@ class Server(NamedTuple):
     Attributes:
         url: Of the database; shown without its password.
         schema: Of this state's own, a plain lower-case name.
+        bucket: The URI of the bucket that holds the state's files; None: its folder does.
     """
 
     url: sa.URL
     schema: str
+    bucket: str | None = None
 
     def __str__(self) -> str:
         """Schema, database and host; neither user nor password."""
@@ -167,37 +169,63 @@ def _is_there(connection: sa.Connection, schema: str) -> bool:
     return bool(connection.execute(sa.select(sa.func.to_regnamespace(schema).is_not(None))).scalar_one())
 
 
-def claim(folder: Path, owner: str, where: Server, *, new: bool) -> None:
-    """Make sure that the folder is the one of this state's files: two states in one would remove each other's.
+class Place(NamedTuple):
+    """Where files lie, that a state may claim.
+
+    Attributes:
+        name: For messages, such as "state folder '/mnt/shared'".
+        key: The key of the YAML that names it.
+        mark: What the state that claimed it wrote there; None: nothing did.
+        used: Whether files lie there.
+    """
+
+    name: str
+    key: str
+    mark: str | None
+    used: bool
+
+
+def claim(place: Place, owner: str, where: Server, *, new: bool) -> str | None:
+    """The mark to write, so that the place is the one of this state's files; None where it is there.
+
+    Two states in one place would remove each other's files.
 
     Args:
-        folder: Of the files.
+        place: Of the files.
         owner: Stands for the state; not a secret.
         where: Its tables.
-        new: The state has just been made, so that a folder without files becomes its own.
+        new: The state has just been made, so that a place without files becomes its own.
 
     Raises:
         StateError: It is another state's, or one that this state's files do not lie in.
     """
-    mark = folder / "owner"
-    found, place, *_ = [*(mark.read_text().splitlines() if mark.exists() else []), "", ""]  # or cut by a crash
+    found, there, *_ = [*(place.mark or "").splitlines(), "", ""]  # or cut by a crash
     if found == owner:
-        return
+        return None
     if not new and not found:
         raise StateError(
-            f"the state folder '{folder}' lacks the files of the state in state.database",
-            remedy="name the folder in state.files that all hosts share, or restore it from a backup",
+            f"the {place.name} lacks the files of the state in state.database",
+            remedy=f"name the one in {place.key} that all hosts share, or restore it from a backup",
         )
     # A first run that was killed leaves its mark, and no state.
-    used = place not in ("", str(where)) or any(next(folder.glob(files), None) for files in _FILES)
-    if not new or used:
+    if not new or there not in ("", str(where)) or place.used:
         raise StateError(
-            f"the state folder '{folder}' belongs to another state than that of state.database",
-            remedy="name another folder in state.files, or restore the database that belongs to this one",
+            f"the {place.name} belongs to another state than that of state.database",
+            remedy=f"name another one in {place.key}, or restore the database that belongs to this one",
         )
-    with os.fdopen(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(f"{owner}\n{where}\n")
-        os.fsync(file.fileno())
+    return f"{owner}\n{where}\n"
+
+
+def claim_folder(folder: Path, owner: str, where: Server, *, new: bool) -> None:
+    """Claim the folder, which is a cache where the files lie in a bucket; as `claim`."""
+    mark = folder / "owner"
+    kind, key = ("cache folder", "state.cache") if where.bucket else ("state folder", "state.files")
+    used = any(next(folder.glob(files), None) for files in _FILES)
+    place = Place(f"{kind} '{folder}'", key, mark.read_text() if mark.exists() else None, used)
+    if text := claim(place, owner, where, new=new):
+        with os.fdopen(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+            os.fsync(file.fileno())
 
 
 def host() -> str:

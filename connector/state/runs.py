@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -165,20 +166,31 @@ def open_syncs(state: State, kind: str) -> list[str]:
 
 
 def check_outbox(state: State, run: Opened) -> None:
-    """Make sure that a killed run's outbox is what it was.
+    """Make sure that a killed run's outbox is what it was; another host's comes from the bucket.
 
     Raises:
-        StateError: It is missing or altered.
+        StateError: It is missing or altered, or the bucket is out of reach.
     """
     path = outbox(state, run.id)
     with translated(path):
         sound = path.exists() and checksum(path) == run.outbox_sha256
+    if not sound and state.bucket:
+        sound = state.bucket.fetch(path, run.outbox_sha256) == run.outbox_sha256
     if not sound:
         sync = run.report["sync"]
         raise StateError(
             f"sync '{sync}': the outbox '{path}' of the killed run is missing or was altered",
             remedy=WAYS_OUT.format(sync=sync),
         )
+
+
+def drop_outbox(state: State, run: str) -> None:
+    """Remove the outbox of a run that is over; what cannot be removed goes with the next run's sweep."""
+    path = outbox(state, run)
+    with suppress(OSError, StateError):
+        path.unlink(missing_ok=True)
+        if state.bucket:
+            state.bucket.remove([path])
 
 
 def chunk_rows(state: State, run: str) -> list[ChunkRow]:

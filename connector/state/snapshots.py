@@ -10,7 +10,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,10 @@ from connector.errors import StateError
 from connector.hashing import HASH, KEY_HASH, NULL, ROW_HASH, VERSION, row_hashes, self_test
 from connector.mapping import KEY
 from connector.state import indexes
+from connector.state.bucket import Bucket
 from connector.state.database import SNAPSHOTS, WAYS_OUT, State, translated
 from connector.state.files import checksum, sync_folder, write_frames
+from connector.state.lease import Lease
 
 DELETED = "#deleted"
 AT = "#at"
@@ -149,7 +151,8 @@ def load(state: State, sync: str) -> Snapshot:
     """The sync's current snapshot, every file's checksum compared.
 
     Raises:
-        StateError: A file is missing or altered, its hashes are of another recipe, or the sync was of another kind.
+        StateError: A file is missing, altered or out of reach, its hashes are of another recipe, or the sync was of
+            another kind.
     """
     with state.read() as connection:
         manifest, generation = current(connection, sync, "profiles")
@@ -158,7 +161,7 @@ def load(state: State, sync: str) -> Snapshot:
     snapshot = Snapshot(state.folder / "snapshots" / sync, manifest, generation)
     remedy = WAYS_OUT.format(sync=sync)
     for file in snapshot.files:
-        check(snapshot.folder / file["name"], file["sha256"], f"sync '{sync}': the snapshot", remedy)
+        check(snapshot.folder / file["name"], file["sha256"], f"sync '{sync}': the snapshot", remedy, state.bucket)
     if "index" in manifest and not indexes.believed(snapshot.folder, manifest["index"]):
         snapshot = _without_index(snapshot)
     if snapshot.engine != "local":  # it holds values, and no hashes that could be of another recipe
@@ -253,6 +256,27 @@ def _without_index(snapshot: Snapshot) -> Snapshot:
     return Snapshot(snapshot.folder, manifest, snapshot.generation)
 
 
+def put(state: State, folder: Path, manifest: dict[str, Any], before: Mapping[str, Any]) -> None:
+    """Make the files of a manifest durable for all hosts, before `store` names them there.
+
+    Args:
+        state: The state.
+        folder: Where the files lie.
+        manifest: The one to be stored.
+        before: The one that is stored now, whose files are durable.
+
+    Raises:
+        StateError: They lie in a bucket, and it refuses them or is out of reach.
+    """
+    state.put(folder / name for name in sorted(names(manifest) - names(before)))
+
+
+def names(manifest: Mapping[str, Any]) -> set[str]:
+    """The files that a manifest of any kind names."""
+    listed = manifest.get("listed")
+    return {str(file["name"]) for file in (*manifest.get("files", ()), *([listed] if listed else ()))}
+
+
 def store(connection: sa.Connection, sync: str, manifest: dict[str, Any], generation: int) -> None:
     """Move the pointer: from the end of this transaction the manifest is the truth."""
     connection.execute(sa.delete(SNAPSHOTS).where(SNAPSHOTS.c.sync == sync))
@@ -318,18 +342,21 @@ def manifest_of(connection: sa.Connection, sync: str, kind: str) -> dict[str, An
     return found if found and found.get("kind", "profiles") == kind else {}
 
 
-def check(path: Path, sha256: str, whose: str, remedy: str) -> None:
-    """Believe a file only as it was written.
+def check(path: Path, sha256: str, whose: str, remedy: str, bucket: Bucket | None = None) -> None:
+    """Believe a file only as it was written; where the folder lacks it so, the bucket has it.
 
     Raises:
-        StateError: It is missing or altered, in the words "`whose` file 'path' …".
+        StateError: It is missing or altered, in the words "`whose` file 'path' …", or the bucket is out of reach.
     """
-    if not path.exists():
-        raise StateError(f"{whose} file '{path}' is missing", remedy=remedy)
     with translated(path):
-        found = checksum(path)
+        found = checksum(path) if path.exists() else None
+    if found != sha256 and bucket:
+        found = bucket.fetch(path, sha256)
+    where = bucket.at(path) if bucket else path
+    if found is None:
+        raise StateError(f"{whose} file '{where}' is missing", remedy=remedy)
     if found != sha256:
-        raise StateError(f"{whose} file '{path}' was altered: its checksum differs", remedy=remedy)
+        raise StateError(f"{whose} file '{where}' was altered: its checksum differs", remedy=remedy)
 
 
 def make_folder(folder: Path) -> None:
@@ -343,7 +370,17 @@ def let_go(folder: Path, names: Iterable[str]) -> None:
     """Start the time after which `sweep_folder` removes these: a plan that is being made now may still read them."""
     with translated(folder):
         for name in names:
-            os.utime(folder / name)
+            with suppress(FileNotFoundError):  # the bucket's, which this host never needed
+                os.utime(folder / name)
+
+
+def sweep_bucket(state: State, lease: Lease, folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Remove from the bucket what the sync's manifest does not name and was put long ago; as `clear`."""
+    named = names(manifest)
+    if state.bucket:
+        ages = state.bucket.ages(folder)
+        old = [folder / name for name, age in ages.items() if name not in named and age > ORPHAN_SECONDS]
+        clear(state, lease, old)
 
 
 def sweep_folder(folder: Path, named: Collection[str]) -> None:
@@ -363,6 +400,18 @@ def _gathered(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
             held = []
     if held:
         yield pl.concat(held)
+
+
+def clear(state: State, lease: Lease, paths: Sequence[Path]) -> None:
+    """Remove what was found in the bucket, as long as the lease holds: no other run can have named it since.
+
+    Raises:
+        StateError: The lease is lost, or the bucket refuses it or is out of reach.
+    """
+    if state.bucket and paths:
+        with state.write() as connection:
+            lease.check(connection)
+        state.bucket.remove(paths)
 
 
 def _with_row_hash(frame: pl.DataFrame) -> pl.DataFrame:

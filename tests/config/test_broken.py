@@ -213,13 +213,41 @@ BROKEN_MAINS = {
         "warehouses.local: unknown key; allowed here: path, skip_unchanged, state_schema, type",
     ),
     "name of a warehouse": (MAIN + "  ⟪Big One: {type: duckdb, path: a}\n", "a warehouse's name is 1 to 60 lower-case"),
-    "state in a bucket": (
-        MAIN + "state: {database: {env: URL}, files: ⟪s3://a}\n",
-        "state.files: must be a folder; an object storage is not available yet",
+    "state in another storage": (
+        MAIN + "state: {database: {env: URL}, files: ⟪gs://a/b}\n",
+        "state.files: must be a folder or s3://BUCKET/PREFIX; other object storages are not available yet",
+    ),
+    "state in a bucket without a database": (
+        MAIN + "state: {files: ⟪s3://bucket/a}\n",
+        "state.files: a bucket cannot hold the database too; add `database`, or name a folder",
+    ),
+    "state in a bucket by its short form": (
+        MAIN + "state: ⟪s3://bucket/a\n",
+        "a bucket cannot hold the database too; add `database`, or name a folder",
+    ),
+    "state in a whole bucket": (
+        MAIN + "state: {database: {env: URL}, files: ⟪s3://bucket}\n",
+        "state.files: must be s3://BUCKET/PREFIX with a prefix of the project's own",
+    ),
+    "state in a bucket by its keys": (
+        MAIN + f"state: {{database: {{env: URL}}, files: ⟪'s3://AKIA:{SECRET}@bucket/a'}}\n",
+        "state.files: must be s3://BUCKET/PREFIX without keys, which are read from the environment, a profile or a role",
+    ),
+    "state in a bucket with keys behind it": (
+        MAIN + f"state: {{database: {{env: URL}}, files: ⟪'s3://bucket/a?secret_key={SECRET}'}}\n",
+        "state.files: may end in ?region=…, &endpoint_override=HOST:PORT and &scheme=http, and in nothing else",
+    ),
+    "state in a bucket in clear": (
+        MAIN + "state: {database: {env: URL}, files: ⟪'s3://bucket/a?endpoint_override=minio:9000&scheme=http'}\n",
+        "state.files: may have scheme=http only with an endpoint_override on this machine",
+    ),
+    "cache of a folder": (
+        MAIN + "state: {files: a, cache: ⟪b}\n",
+        "state.cache: has no meaning where the files lie in a folder; remove it",
     ),
     "state URL": (
         MAIN + f"state: ⟪postgresql://u:{SECRET}@h/d\n",
-        "state: must be a folder; an object storage is not available yet, and a database is named by {database: {env",
+        "state: must be a folder or s3://BUCKET/PREFIX; other object storages are not available yet, and a database",
     ),
     "state URL in the place of its secret": (
         MAIN + f"state: {{database: ⟪postgresql://u:{SECRET}@h/d, files: a}}\n",
@@ -228,7 +256,7 @@ BROKEN_MAINS = {
     "state without files": (MAIN + "⟪state: {database: {env: URL}}\n", "state.files: missing; add it"),
     "state key": (
         MAIN + f"state: {{files: a, ⟪{SECRET}: a}}\n",
-        "state: unknown key; allowed here: database, files, schema",
+        "state: unknown key; allowed here: cache, database, files, schema",
     ),
     "state schema": (
         MAIN + "state: {database: {env: URL}, files: a, schema: ⟪Batch}\n",

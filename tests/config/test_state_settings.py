@@ -23,6 +23,18 @@ def test_a_database_is_read_as_written(write: Write, monkeypatch: pytest.MonkeyP
     assert SECRET not in repr(server) + str(server) + str(project.settings)
 
 
+def test_a_bucket_is_read_as_written(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The URI reaches the state as it is, and the folder of the project is its cache: the default, or the one named."""
+    monkeypatch.setenv("CONNECTOR_STATE_URL", "postgresql://u:p@h/d")
+    uri = "s3://my-bucket/batch/eu?region=eu-west-3&endpoint_override=minio.internal:9000"
+    for cache, folder in (("", ".connector"), (", cache: /var/cache/batch", "/var/cache/batch")):
+        text = f"state: {{database: {{env: CONNECTOR_STATE_URL}}, files: '{uri}'{cache}}}\n"
+        project = load_project(write({"connector.yaml": MAIN + text}))
+        server = project.state_server()
+        assert server
+        assert (server.bucket, project.state_dir) == (uri, project.root / folder)
+
+
 def test_a_folder_alone_needs_no_server(write: Write) -> None:
     """The short form is the folder, and the long form without a database is the same."""
     for text in ("state: here\n", "state: {files: here}\n"):

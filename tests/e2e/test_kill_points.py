@@ -121,7 +121,7 @@ class Events:
 
 def left_over(world: World) -> list[Path]:
     """Values lie on disk while a run is open only."""
-    return list((world.folder / ".connector" / "outbox").iterdir())
+    return list((world.folder / world.cache / "outbox").iterdir())
 
 
 KINDS = ["profiles", "events", "events that are sent again"]
