@@ -12,7 +12,8 @@ from connector.warehouses import _duckdb_sql as sql
 from connector.warehouses._base import Relation
 from connector.warehouses._differ import Comparison
 from connector.warehouses._diffing import Dialect, Selected, SqlDiffer, Value, condition
-from connector.warehouses._duckdb import DuckDBReader, translated
+from connector.warehouses._duckdb import DuckDBReader
+from connector.warehouses._duckdb_open import translated
 from connector.warehouses._names import parts, quoted
 
 PASSING = '"#passing"'

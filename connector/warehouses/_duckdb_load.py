@@ -11,7 +11,7 @@ from connector.errors import WarehouseError
 from connector.warehouses import _duckdb_sql as sql
 from connector.warehouses import _loading as loading
 from connector.warehouses._base import ColumnType, Load, Loaded, TargetColumn
-from connector.warehouses._duckdb import MEMORY, database_path, translated
+from connector.warehouses._duckdb_open import MEMORY, database_path, translated
 from connector.warehouses._names import parts, quoted
 
 _TYPES: dict[str, ColumnType] = {

@@ -55,11 +55,11 @@ class DuckDB(WarehouseSettings):
         Raises:
             WarehouseError: There is no such file, it is no DuckDB database, or it is still locked.
         """
-        from connector.warehouses import _duckdb, _duckdb_stamp  # noqa: PLC0415 - settings load where a start must be quick
+        from connector.warehouses import _duckdb, _duckdb_open, _duckdb_stamp  # noqa: PLC0415 - settings load where a start must be quick
 
-        path = _duckdb.database_path(root, self.path)
+        path = _duckdb_open.database_path(root, self.path)
         files = _duckdb_stamp.files(path, self.state_schema)
-        connection = _duckdb.connect(path, patience)
+        connection = _duckdb_open.connect(path, patience)
         try:
             reader = _duckdb.DuckDBReader(connection, path, root, memory, spill, files)
             try:
@@ -81,7 +81,7 @@ class DuckDB(WarehouseSettings):
     ) -> "Iterator[DuckDBLoader]":
         """Connect, to write; nobody else can read or write the file until the context ends.
 
-        A file made by an older DuckDB stays readable for that one: see `_duckdb.connect`.
+        A file made by an older DuckDB stays readable for that one: see `_duckdb_open.connect`.
 
         Args:
             root: As for `open`, like those that follow.
@@ -93,12 +93,12 @@ class DuckDB(WarehouseSettings):
         Raises:
             WarehouseError: There is no such file, it cannot be written to, or it is still locked.
         """
-        from connector.warehouses import _duckdb, _duckdb_load  # noqa: PLC0415
+        from connector.warehouses import _duckdb_load, _duckdb_open  # noqa: PLC0415
 
         path = _duckdb_load.writable_path(root, self.path)
-        connection = _duckdb.connect(path, patience, write=True)
+        connection = _duckdb_open.connect(path, patience, write=True)
         try:
-            yield _duckdb_load.DuckDBLoader(connection, path, _duckdb.session_settings(root, memory), spill)
+            yield _duckdb_load.DuckDBLoader(connection, path, _duckdb_open.session_settings(root, memory), spill)
         finally:
             connection.close()
 
@@ -124,12 +124,12 @@ class DuckDB(WarehouseSettings):
         Raises:
             WarehouseError: There is no such file, it cannot be opened so, or it is still locked.
         """
-        from connector.warehouses import _duckdb, _duckdb_diff, _duckdb_load  # noqa: PLC0415
+        from connector.warehouses import _duckdb, _duckdb_diff, _duckdb_load, _duckdb_open  # noqa: PLC0415
 
         path = _duckdb_load.writable_path(root, self.path)
-        connection = _duckdb.connect(path, DIFF_PATIENCE, write=write)
+        connection = _duckdb_open.connect(path, DIFF_PATIENCE, write=write)
         try:
-            for setting in _duckdb.session_settings(root, memory):
+            for setting in _duckdb_open.session_settings(root, memory):
                 connection.execute(setting)
             reader = _duckdb.DuckDBReader(connection, path, root, memory, spill)
             try:

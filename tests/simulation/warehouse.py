@@ -12,7 +12,8 @@ import pyarrow as pa
 from pydantic import PrivateAttr
 
 from connector.warehouses._base import Loader, Needs, Relation, WarehouseSettings
-from connector.warehouses._duckdb import MEMORY, DuckDBReader
+from connector.warehouses._duckdb import DuckDBReader
+from connector.warehouses._duckdb_open import MEMORY
 from tests.simulation.machine import Clock
 
 Row = dict[str, Any]
