@@ -88,18 +88,28 @@ def finite_rule(number: pl.Expr) -> Rule:
 
 
 def item_rules(value: pl.Expr) -> tuple[Rule, ...]:
-    """The rules of an array of text; as one, as most arrays break none: its items are then looked at once."""
+    """The rules of an array of text, one by one; of a field inside objects, whose reason needs the way to it."""
+    null, *others = _broken_items()
+    told = ((reason, value.list.eval(rule).list.any()) for reason, rule in (null, *others))
+    of_null, *of_others = (Rule(reason, broken) for reason, broken in told)
+    return (of_null, Rule(f"more than {ARRAY_MAX} items", value.list.len() > ARRAY_MAX), *of_others)
+
+
+def items_rule(value: pl.Expr) -> tuple[Rule]:
+    """The same rules as one, as most arrays break none: their items are then looked at once."""
+    rules = item_rules(value)
+    any_item = value.list.eval(pl.any_horizontal(rule for _, rule in _broken_items())).list.any()
+    reason = pl.coalesce(*(pl.when(rule.broken).then(pl.lit(rule.reason)) for rule in rules))
+    return (Rule(reason, (value.list.len() > ARRAY_MAX) | any_item),)
+
+
+def _broken_items() -> tuple[tuple[str, pl.Expr], ...]:
     item = pl.element()
-    broken = (
+    return (
         ("an item is null", item.is_null()),
         ("an item is empty or only white space", _blank(item)),
         (f"an item is longer than {TEXT_MAX} characters", _longer(item, TEXT_MAX)),
     )
-    of_items = [pl.when(value.list.eval(rule).list.any()).then(pl.lit(reason)) for reason, rule in broken]
-    many = value.list.len() > ARRAY_MAX
-    of_length = pl.when(many).then(pl.lit(f"more than {ARRAY_MAX} items"))
-    any_item = value.list.eval(pl.any_horizontal(rule for _, rule in broken)).list.any()
-    return (Rule(pl.coalesce(of_items[0], of_length, *of_items[1:]), many | any_item),)
 
 
 NATIVE_TYPES: dict[str, AttributeType] = {

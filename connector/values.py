@@ -4,7 +4,17 @@ from collections.abc import Callable
 
 import polars as pl
 
-from connector.rules import AttributeType, Rule, Typed, finite_rule, item_rules, key_rules, text_rules, url_rules
+from connector.rules import (
+    AttributeType,
+    Rule,
+    Typed,
+    finite_rule,
+    item_rules,
+    items_rule,
+    key_rules,
+    text_rules,
+    url_rules,
+)
 
 _JSON_PAIR = r"[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}"  # a lone surrogate is no text
 _JSON_UNIT = rf"u(?:[0-9A-Ca-cE-Fe-f][0-9A-Fa-f]{{3}}|[dD][0-7][0-9A-Fa-f]{{2}}|{_JSON_PAIR})"
@@ -67,7 +77,7 @@ def typed(
     if type_ == "date":
         return _date(raw, dtype, timezone)
     if type_ == "array":
-        return _array(raw, dtype, unordered=unordered)
+        return _array(raw, dtype, unordered=unordered, items_rules=items_rule)
     return _SCALARS[type_](raw, dtype)
 
 
@@ -268,7 +278,13 @@ def _parsed(text: pl.Expr, timezone: str) -> pl.Expr:
     return pl.coalesce(zoned, _localised(naive, timezone), day)
 
 
-def _array(raw: pl.Expr, dtype: pl.DataType, *, unordered: bool) -> Typed:
+def _array(
+    raw: pl.Expr,
+    dtype: pl.DataType,
+    *,
+    unordered: bool,
+    items_rules: Callable[[pl.Expr], tuple[Rule, ...]] = item_rules,
+) -> Typed:
     rules: list[Rule] = []
     if _is_text(dtype):
         text = _filled(raw.cast(pl.String))
@@ -286,7 +302,7 @@ def _array(raw: pl.Expr, dtype: pl.DataType, *, unordered: bool) -> Typed:
     value: pl.Expr = pl.when(items.list.len() > 0).then(items)
     if unordered:
         value = value.list.unique().list.sort()
-    return Typed(value, (*rules, *item_rules(value)))
+    return Typed(value, (*rules, *items_rules(value)))
 
 
 def _json_items(text: pl.Expr) -> pl.Expr:

@@ -99,7 +99,7 @@ class Run:
         progress: Callable[[int], None] = lambda _: None,
     ) -> Traffic:
         """Deliver all of it."""
-        parcel = Parcel(self.state, self.lease, runs.outbox(self.state, self.lease.run), self.chunks)
+        parcel = Parcel(self.state, self.lease, self.lease, runs.outbox(self.state, self.lease.run), self.chunks)
         terms = Terms(
             access=Access("http://api.test/2.11", SecretStr("project_key"), SecretStr("rest_key")),
             endpoint="update",

@@ -34,7 +34,9 @@ class Fork:
     def __init__(self, project: Path, *arguments: str, **environment: str) -> None:
         self._out = project / f"out-{uuid.uuid4().hex}"  # of its own: a frozen one writes when it wakes up
         command = ["--project", str(project), *arguments, "--json"]
-        self._process = _CONTEXT.Process(target=_called, args=(command, environment, self._out), daemon=True)
+        # The server of forks has the environment of its own start.
+        keys = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        self._process = _CONTEXT.Process(target=_called, args=(command, keys | environment, self._out), daemon=True)
         self._process.start()
 
     @property
