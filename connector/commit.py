@@ -22,7 +22,7 @@ from connector.hashing import HASH, KEY_HASH, ROW_HASH, UNKNOWN, VERSION, key_ha
 from connector.mapping import KEY
 from connector.settled import ACCEPTED, REFUSED, UNSENT, UNVERIFIED, outcomes
 from connector.settled import UNKNOWN as UNKNOWN_OUTCOME
-from connector.state import runs, snapshots
+from connector.state import folding, runs, snapshots
 from connector.state.database import State
 from connector.state.files import read_frames
 from connector.state.lease import Lease
@@ -120,8 +120,8 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
         manifest["stamp"] = judged.stamp if judged and due.is_empty() and rejects.is_empty() else None
         moved = Snapshot(books.snapshot.folder, manifest, books.snapshot.generation + 1)
         if _remapped(books):
-            moved = snapshots.folded(moved, books.attributes)
-        moved = snapshots.indexed(snapshots.compacted(moved, books.attributes))
+            moved = folding.folded(moved, books.attributes)
+        moved = folding.indexed(folding.compacted(moved, books.attributes))
         snapshots.put(state, moved.folder, moved.manifest, books.snapshot.manifest)
         step("commit.prepared")
         with state.write() as connection:

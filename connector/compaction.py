@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from connector.config import EventSync, Outbound, Project
 from connector.errors import StateError
+from connector.state import folding, runs, snapshots
 from connector.state import ledger as ledgers
-from connector.state import runs, snapshots
 from connector.state.database import State, open_state
 from connector.state.lease import Lease, hold
 from connector.state.ledger import Ledger
@@ -49,7 +49,7 @@ def compact_sync(project: Project, sync: Outbound) -> Compaction:
 def _snapshot(state: State, lease: Lease) -> Compaction:
     before = after = snapshots.load(state, lease.sync)
     if len(before.files) > 1:
-        after = snapshots.indexed(snapshots.folded(before, before.manifest["attributes"]))
+        after = folding.indexed(folding.folded(before, before.manifest["attributes"]))
         _store(state, lease, before, after.manifest)
     return _told(lease.sync, before.folder, before.files, after.files)
 

@@ -18,7 +18,7 @@ from connector.mapping import KEY, AttributeMapping, Column, apply, resolve
 from connector.payload import OPERATION
 from connector.planning import build
 from connector.probing import PART_ROWS, Job, Sifted, sift
-from connector.state import snapshots
+from connector.state import folding, snapshots
 from connector.state.runs import DUE_SCHEMA
 from connector.state.snapshots import AT, DELETED, Snapshot
 
@@ -111,7 +111,7 @@ def test_an_index_in_a_file_says_what_the_files_say(commits: list[Any], random: 
             if file := snapshots.write(snapshot, rows):
                 snapshot = replace(snapshot, manifest={**snapshot.manifest, "files": [*snapshot.files, file]})
             if written:
-                snapshot = snapshots.indexed(snapshot, rows_min=1)
+                snapshot = folding.indexed(snapshot, rows_min=1)
         plain = replace(snapshot, manifest={"files": snapshot.files}).index()
         index = snapshot.index()
         found = (index.key_hashes, index.row_hashes, index.positions)
@@ -137,7 +137,7 @@ def alive(commits: list[Any]) -> set[str]:
 
 def test_an_index_of_other_files_is_not_used(tmp_path: Path) -> None:
     """A manifest whose files are not those that its index was made of has its index built anew."""
-    snapshot = snapshots.indexed(delivered(source(range(50)), tmp_path), rows_min=1)
+    snapshot = folding.indexed(delivered(source(range(50)), tmp_path), rows_min=1)
     other = delivered(source(range(50, 60)), tmp_path)
     mixed = replace(snapshot, manifest={**snapshot.manifest, "files": other.files})
     assert snapshot.in_index == 1

@@ -23,7 +23,7 @@ from connector.errors import BusyError, StateError
 from connector.hashing import KEY_HASH, VERSION, self_test
 from connector.mapping import KEY
 from connector.simulator.limits import Rate, TokenBucket
-from connector.state import postgres, rate, snapshots, sqlite
+from connector.state import folding, postgres, rate, snapshots, sqlite
 from connector.state.database import BUCKETS, LEASES, META, SCHEMA, SNAPSHOTS, State, open_state
 from connector.state.lease import hold
 from connector.state.runs import settle
@@ -209,7 +209,7 @@ def test_the_pointer_moves_with_its_transaction(state: State) -> None:
 def test_an_index_file_that_is_not_whole_is_built_anew(state: State, damage: str) -> None:
     """What is derived is never believed as it lies there: a damaged index costs time, and changes no answer."""
     with_snapshot(state)
-    kept = snapshots.indexed(snapshots.load(state, "customers"), rows_min=1)
+    kept = folding.indexed(snapshots.load(state, "customers"), rows_min=1)
     with state.write() as connection:
         snapshots.store(connection, "customers", kept.manifest, 2)
     assert snapshots.load(state, "customers").in_index == 1

@@ -6,7 +6,6 @@ Of rows with one key hash the last one counts. No value is kept, only keyed hash
 key.
 """
 
-import logging
 import os
 import time
 import uuid
@@ -33,12 +32,6 @@ from connector.state.lease import Lease
 DELETED = "#deleted"
 AT = "#at"
 
-FILES_MAX = 32
-"""Files of a snapshot before some are folded into one: each costs a read at every run."""
-
-INDEX_ROWS = 250_000
-"""Rows from which on the index is kept in a file: below, it is built in a moment."""
-
 _GROUP_ROWS = 50_000
 """Rows of a row group: an outbox's frames are smaller."""
 
@@ -52,8 +45,6 @@ ORPHAN_SECONDS = 3600
 """Age at which a file that nothing names is nobody's: a reader of the generation before may still hold younger ones."""
 
 _NO_INDEX = Index(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int64))
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +131,7 @@ class Snapshot:
         for file in self.files:
             low, high = np.searchsorted(wanted, [first, first + file["rows"]])
             if low < high:
-                parts.append(_take(self.folder / file["name"], wanted[low:high] - first, columns))
+                parts.append(take(self.folder / file["name"], wanted[low:high] - first, columns))
             first += file["rows"]
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
@@ -163,7 +154,7 @@ def load(state: State, sync: str) -> Snapshot:
     for file in snapshot.files:
         check(snapshot.folder / file["name"], file["sha256"], f"sync '{sync}': the snapshot", remedy, state.bucket)
     if "index" in manifest and not indexes.believed(snapshot.folder, manifest["index"]):
-        snapshot = _without_index(snapshot)
+        snapshot = without_index(snapshot)
     if snapshot.engine != "local":  # it holds values, and no hashes that could be of another recipe
         return snapshot
     if (manifest["hash_version"], manifest["self_test"]) != (VERSION, self_test(state.seed)):
@@ -187,71 +178,8 @@ def write(snapshot: Snapshot, frames: Iterable[pl.DataFrame]) -> dict[str, Any] 
     return {"name": path.name, "rows": rows, "sha256": checksum(path)} if rows else None
 
 
-def folded(snapshot: Snapshot, attributes: Iterable[str], *, since: int = 0) -> Snapshot:
-    """The snapshot with files from `since` on as one new file, with these attributes only; not yet the current one.
-
-    Of each key the newest row is left; where all files are folded, none of a profile that left.
-    """
-    tail = Snapshot(snapshot.folder, {"files": snapshot.files[since:]}, snapshot.generation)
-    left = np.sort(tail.index().positions if since == 0 else tail.newest())
-    columns = [KEY, KEY_HASH, DELETED, AT, *(HASH + name for name in attributes)]
-
-    def frames() -> Iterator[pl.DataFrame]:
-        first = 0
-        for file in tail.files:
-            low, high = np.searchsorted(left, [first, first + file["rows"]])
-            for start in range(low, high, 500_000):
-                yield _take(snapshot.folder / file["name"], left[start : min(start + 500_000, high)] - first, columns)
-            first += file["rows"]
-
-    file = write(snapshot, frames())
-    kept = Snapshot(snapshot.folder, snapshot.manifest, snapshot.generation)
-    if snapshot.in_index > since:
-        kept = _without_index(snapshot)
-    after = {**kept.manifest, "files": [*snapshot.files[:since], *([file] if file else [])]}
-    moved = Snapshot(snapshot.folder, after, snapshot.generation)
-    let_go(snapshot.folder, snapshot.names - moved.names)
-    return moved
-
-
-def compacted(snapshot: Snapshot, attributes: Iterable[str]) -> Snapshot:
-    """The snapshot with fewer files, where that is due: what it costs stays in proportion to what was accepted.
-
-    The first file, which has most of the rows, is folded with those that follow once they have a quarter of its rows;
-    before, they are folded among themselves.
-    """
-    if not snapshot.files:
-        return snapshot
-    base = int(snapshot.files[0]["rows"])
-    late, many = snapshot.size - base, len(snapshot.files) > FILES_MAX
-    if late > max(base // 4, INDEX_ROWS) or (many and late > base // 4):
-        return folded(snapshot, attributes)
-    return folded(snapshot, attributes, since=1) if many else snapshot
-
-
-def indexed(snapshot: Snapshot, rows_min: int = INDEX_ROWS) -> Snapshot:
-    """The snapshot with its index in a file, where building it at each start would take long; not yet the current one.
-
-    Args:
-        snapshot: Any.
-        rows_min: Rows that the index file, if there is one, does not have, from which on a new one is written; and at
-            least an eighth of those that it has, so that what is written stays in proportion to what was accepted.
-    """
-    has = sum(int(file["rows"]) for file in snapshot.files[: snapshot.in_index])
-    if snapshot.size - has < max(rows_min, has // 8):
-        return snapshot
-    try:
-        kept = indexes.write(snapshot.folder, snapshot.index(), [file["name"] for file in snapshot.files])
-    except StateError as error:  # it can be built again, and what was accepted must be kept
-        logger.warning("no index file: %s", error.message)
-        return _without_index(snapshot)
-    if old := snapshot.manifest.get("index"):
-        with suppress(StateError):
-            let_go(snapshot.folder, [old["name"]])
-    return Snapshot(snapshot.folder, {**snapshot.manifest, "index": kept}, snapshot.generation)
-
-
-def _without_index(snapshot: Snapshot) -> Snapshot:
+def without_index(snapshot: Snapshot) -> Snapshot:
+    """The snapshot as if no index were kept of it."""
     manifest = {name: value for name, value in snapshot.manifest.items() if name != "index"}
     return Snapshot(snapshot.folder, manifest, snapshot.generation)
 
@@ -419,7 +347,7 @@ def _with_row_hash(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(KEY, KEY_HASH, row_hashes(frame.select(names)), DELETED, AT, *names)
 
 
-def _take(path: Path, places: Positions, columns: list[str]) -> pl.DataFrame:
+def take(path: Path, places: Positions, columns: list[str]) -> pl.DataFrame:
     """The rows at ascending places of one file, of which no more than a piece is decoded at a time."""
     schema = pl.read_parquet_schema(path)
     source = pl.scan_parquet(path).select(name for name in columns if name in schema)

@@ -14,7 +14,7 @@ from connector.errors import WarehouseError
 from connector.warehouses import _duckdb_sql as sql
 from connector.warehouses import _duckdb_stamp as stamps
 from connector.warehouses._base import RECORD_BATCH_ROWS, Changes, Column, Keys, Latest, Relation, Window
-from connector.warehouses._duckdb_open import session_settings, translated
+from connector.warehouses._duckdb_open import translated
 from connector.warehouses._names import did_you_mean, folded, named, parts
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,8 +41,7 @@ class DuckDBReader:
         self,
         connection: duckdb.DuckDBPyConnection,
         path: str,
-        root: Path,
-        memory: int | None,
+        settings: Sequence[str],
         spill: Path | None,
         files: stamps.Files | None = None,
     ) -> None:
@@ -50,7 +49,7 @@ class DuckDBReader:
         self._path = path
         self._files = files
         self._open: list[_Closable] = []
-        self._settings = session_settings(root, memory)
+        self._settings = settings
         if spill:  # not for every session: DuckDB refuses to change it once it was used
             connection.execute(f"SET temp_directory = {sql.literal(str(spill))}")
 

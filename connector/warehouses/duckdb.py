@@ -61,7 +61,7 @@ class DuckDB(WarehouseSettings):
         files = _duckdb_stamp.files(path, self.state_schema)
         connection = _duckdb_open.connect(path, patience)
         try:
-            reader = _duckdb.DuckDBReader(connection, path, root, memory, spill, files)
+            reader = _duckdb.DuckDBReader(connection, path, _duckdb_open.session_settings(root, memory), spill, files)
             try:
                 yield reader
             finally:
@@ -129,9 +129,10 @@ class DuckDB(WarehouseSettings):
         path = _duckdb_load.writable_path(root, self.path)
         connection = _duckdb_open.connect(path, DIFF_PATIENCE, write=write)
         try:
-            for setting in _duckdb_open.session_settings(root, memory):
+            settings = _duckdb_open.session_settings(root, memory)
+            for setting in settings:
                 connection.execute(setting)
-            reader = _duckdb.DuckDBReader(connection, path, root, memory, spill)
+            reader = _duckdb.DuckDBReader(connection, path, settings, spill)
             try:
                 yield _duckdb_diff.DuckDBDiffer(connection, reader, self.state_schema, write=write)
             finally:

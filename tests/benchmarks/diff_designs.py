@@ -63,7 +63,7 @@ def ours_snapshot() -> Answer:
     from connector.hashing import HASH, KEY_HASH, hashed
     from connector.mapping import KEY as MAPPED_KEY
     from connector.mapping import apply
-    from connector.state import snapshots
+    from connector.state import folding, snapshots
     from connector.state.snapshots import AT, DELETED
 
     mapping, snapshot = _mapping(OLD), _snapshot()
@@ -78,7 +78,7 @@ def ours_snapshot() -> Answer:
 
     file = snapshots.write(snapshot, rows())
     assert file
-    kept = snapshots.indexed(replace(snapshot, manifest={"files": [file]}))
+    kept = folding.indexed(replace(snapshot, manifest={"files": [file]}))
     (FOLDER / "snapshot" / "manifest.json").write_text(json.dumps(kept.manifest))
     size = (FOLDER / "snapshot" / "files" / file["name"]).stat().st_size
     return {"bytes_a_row": round(size / file["rows"], 1)}

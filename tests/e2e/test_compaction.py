@@ -9,7 +9,7 @@ import pytest
 from connector.compaction import compact_sync
 from connector.config import load_project
 from connector.errors import BusyError, StateError
-from connector.state import ledger, snapshots
+from connector.state import folding, ledger, snapshots
 from connector.state.lease import hold
 from connector.state.snapshots import Snapshot
 from tests.simulation.crash import Crash, Steps
@@ -40,8 +40,8 @@ def changed(world: World, chance: random.Random, keys: int) -> None:
 def test_folding_changes_nothing_that_is_remembered(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """However files are folded, and with an index file or without: the same rows live, and the next run sends the same."""
     chance = random.Random(seed)  # noqa: S311
-    monkeypatch.setattr(snapshots, "FILES_MAX", chance.choice([2, 3, 5, 32]))
-    monkeypatch.setattr(snapshots, "INDEX_ROWS", chance.choice([1, 10, 250_000]))
+    monkeypatch.setattr(folding, "FILES_MAX", chance.choice([2, 3, 5, 32]))
+    monkeypatch.setattr(folding, "INDEX_ROWS", chance.choice([1, 10, 250_000]))
     with timeless() as world, timeless() as plain:
         for each in (world, plain):
             each.sync(on_removed="clear", guard="{max_changed: 100%, max_removed: 100%, min_rows: 0}")
@@ -55,8 +55,8 @@ def test_folding_changes_nothing_that_is_remembered(seed: int, monkeypatch: pyte
                 compact_sync(load_project(world.folder), load_project(world.folder).sync("customers"))
                 assert len(snapshot(world).files) <= 1
             with monkeypatch.context() as patch:
-                patch.setattr(snapshots, "FILES_MAX", 1000)
-                patch.setattr(snapshots, "INDEX_ROWS", 10**9)
+                patch.setattr(folding, "FILES_MAX", 1000)
+                patch.setattr(folding, "INDEX_ROWS", 10**9)
                 plain.run()
             world.run()
             assert sorted(world.sent()) == sorted(plain.sent())
@@ -67,7 +67,7 @@ def test_folding_changes_nothing_that_is_remembered(seed: int, monkeypatch: pyte
 
 def test_late_files_are_folded_among_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a commit writes stays in proportion to what was accepted: the first file is left until the others weigh something."""
-    monkeypatch.setattr(snapshots, "FILES_MAX", 4)
+    monkeypatch.setattr(folding, "FILES_MAX", 4)
     with timeless() as world:
         world.sync()
         world.sql(

@@ -25,7 +25,7 @@ from connector.mapping import KEY, AttributeMapping, Column, resolve
 from connector.payload import OPERATION
 from connector.planning import ChangeSet, build, removed_rows
 from connector.probing import Job, sift
-from connector.state import snapshots
+from connector.state import folding, snapshots
 from connector.state.runs import DUE_SCHEMA
 from connector.state.snapshots import AT, DELETED, Snapshot
 
@@ -407,7 +407,7 @@ def test_folding_changes_nothing(sources: list[list[Row]]) -> None:
     with store() as delivered:
         for rows in sources:
             delivered.deliver(delivered.plan(rows, remove=True))
-        one = snapshots.folded(delivered.snapshot, NAMES)
+        one = folding.folded(delivered.snapshot, NAMES)
         assert len(one.files) <= 1
         before, after = (known(snapshot) for snapshot in (delivered.snapshot, one))
     assert before == after

@@ -13,7 +13,7 @@ from pydantic import PrivateAttr
 
 from connector.warehouses._base import Loader, Needs, Relation, WarehouseSettings
 from connector.warehouses._duckdb import DuckDBReader
-from connector.warehouses._duckdb_open import MEMORY
+from connector.warehouses._duckdb_open import MEMORY, session_settings
 from tests.simulation.machine import Clock
 
 Row = dict[str, Any]
@@ -64,7 +64,7 @@ class Reader(DuckDBReader):
     """The real one, but for the clock and the stamp."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, tables: Tables) -> None:
-        super().__init__(connection, MEMORY, Path(), None, None)
+        super().__init__(connection, MEMORY, session_settings(Path(), None), None)
         self._tables = tables
 
     def now(self) -> datetime:
