@@ -89,10 +89,8 @@ def finite_rule(number: pl.Expr) -> Rule:
 
 def item_rules(value: pl.Expr) -> tuple[Rule, ...]:
     """The rules of an array of text, one by one; of a field inside objects, whose reason needs the way to it."""
-    null, *others = _broken_items()
-    told = ((reason, value.list.eval(rule).list.any()) for reason, rule in (null, *others))
-    of_null, *of_others = (Rule(reason, broken) for reason, broken in told)
-    return (of_null, Rule(f"more than {ARRAY_MAX} items", value.list.len() > ARRAY_MAX), *of_others)
+    null, *others = (Rule(reason, value.list.eval(broken).list.any()) for reason, broken in _broken_items())
+    return (null, Rule(f"more than {ARRAY_MAX} items", value.list.len() > ARRAY_MAX), *others)
 
 
 def items_rule(value: pl.Expr) -> tuple[Rule]:

@@ -144,6 +144,14 @@ class Reader(Protocol):
         """
 
 
+class BilledOtherwise:
+    """Of a reader whose warehouse bills no bytes: its time, or nothing at all."""
+
+    def estimate(self, *_asked: object, **_latest: object) -> int | None:
+        """None: see `Reader.estimate`."""
+        return None
+
+
 class Load(NamedTuple):
     """Rows of one export, and the table that they belong in."""
 
@@ -295,6 +303,7 @@ def _comes_twice(local: datetime) -> bool:
 __all__ = [
     "POSITION",
     "RECORD_BATCH_ROWS",
+    "BilledOtherwise",
     "Changes",
     "Column",
     "ColumnType",

@@ -13,7 +13,16 @@ import pyarrow as pa
 from connector.errors import WarehouseError
 from connector.warehouses import _duckdb_sql as sql
 from connector.warehouses import _duckdb_stamp as stamps
-from connector.warehouses._base import RECORD_BATCH_ROWS, Changes, Column, Keys, Latest, Relation, Window
+from connector.warehouses._base import (
+    RECORD_BATCH_ROWS,
+    BilledOtherwise,
+    Changes,
+    Column,
+    Keys,
+    Latest,
+    Relation,
+    Window,
+)
 from connector.warehouses._duckdb_open import translated
 from connector.warehouses._names import did_you_mean, folded, named, parts
 
@@ -34,7 +43,7 @@ class _Closable(Protocol):
 _Resource = TypeVar("_Resource", bound=_Closable)
 
 
-class DuckDBReader:
+class DuckDBReader(BilledOtherwise):
     """An open database. One thread at a time; reads may interleave."""
 
     def __init__(
@@ -131,17 +140,6 @@ class DuckDBReader:
             key, cursor = (self._field(relation, fields, name).name for name in latest)
             selections = [sql.newest(selection, key, cursor) for selection in selections]
         return self._frames(relation, found, selections)
-
-    def estimate(
-        self,
-        relation: Relation,  # noqa: ARG002 - the interface's
-        columns: Sequence[str],  # noqa: ARG002
-        rows: Window | Changes | Keys | None = None,  # noqa: ARG002
-        *,
-        latest: Latest | None = None,  # noqa: ARG002
-    ) -> int | None:
-        """None: a file of one's own is read for nothing."""
-        return None
 
     @contextmanager
     def source(self, relation: Relation) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:

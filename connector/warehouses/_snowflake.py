@@ -17,7 +17,16 @@ from snowflake.connector import SnowflakeConnection
 from connector.errors import WarehouseError
 from connector.warehouses import _snowflake_sql as sql
 from connector.warehouses import _snowflake_stamp as stamps
-from connector.warehouses._base import RECORD_BATCH_ROWS, Changes, Column, Keys, Latest, Relation, Window
+from connector.warehouses._base import (
+    RECORD_BATCH_ROWS,
+    BilledOtherwise,
+    Changes,
+    Column,
+    Keys,
+    Latest,
+    Relation,
+    Window,
+)
 from connector.warehouses._names import did_you_mean, folded, named, parts, quoted
 
 APPLICATION = "batch_warehouse_connector"
@@ -93,7 +102,7 @@ def connect(options: Mapping[str, Any], tag: Mapping[str, str], statement_second
         raise _no_login(error, options) from None
 
 
-class SnowflakeReader:
+class SnowflakeReader(BilledOtherwise):
     """An open session. One thread at a time; reads may interleave."""
 
     def __init__(self, connection: SnowflakeConnection) -> None:
@@ -172,17 +181,6 @@ class SnowflakeReader:
             selections = [sql.newest(selection, key, cursor) for selection in selections]
         schema = pl.Schema({name: field.dtype for field, name in found})
         return self._frames(relation, sql.select(found, source), selections, schema)
-
-    def estimate(
-        self,
-        relation: Relation,  # noqa: ARG002 - the interface's
-        columns: Sequence[str],  # noqa: ARG002
-        rows: Window | Changes | Keys | None = None,  # noqa: ARG002
-        *,
-        latest: Latest | None = None,  # noqa: ARG002
-    ) -> int | None:
-        """None: Snowflake bills the time of its virtual warehouse."""
-        return None
 
     def field(self, relation: Relation, name: str) -> sql.Field:
         """A column of the relation; without case where only one is meant.
