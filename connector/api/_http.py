@@ -99,10 +99,12 @@ class Client:
     async def _exchange(
         self, method: str, path: str, *, content: bytes | None = None, params: dict[str, str] | None = None
     ) -> Answer:
+        length = {} if content is None else {"Content-Length": str(len(content))}
+        body_once = None if content is None else _once(content)
         try:
             async with (
                 asyncio.timeout(self.timeout),
-                self.http.stream(method, path, content=content, params=params) as response,
+                self.http.stream(method, path, content=body_once, headers=length, params=params) as response,
             ):
                 step("answer.begun")
                 body = await _read(response)
@@ -112,6 +114,14 @@ class Client:
             raise NotSentError(_why(error)) from error
         except (httpx.TransportError, httpx.DecodingError, TimeoutError) as error:
             raise NoAnswerError(type(error).__name__) from error
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    """The body, let go of as soon as it was sent.
+
+    What is left of a call are objects that refer to each other, which Python finds late: bodies would pile up with them.
+    """
+    yield content
 
 
 def _why(error: Exception) -> str:
