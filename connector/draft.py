@@ -203,8 +203,8 @@ def _read(source: _Source, snapshot: Snapshot) -> Iterator[_Read]:
         again = keys_again(source.due, runs.rejects(state, sync.name))
         reading = how_to_read(task, reader.now(), snapshot, terms.mapping, again)
         reading = unless_still(task, state, reader, snapshot, reading)
-        resend, limit = task.options.resend, task.options.limit
-        job = Job(terms.mapping, snapshot, snapshot.index(), source.due, state.seed, resend, limit, opted_out)
+        resend, limit, memory = task.options.resend, task.options.limit, task.project.settings.memory
+        job = Job(terms.mapping, snapshot, snapshot.index(), source.due, state.seed, resend, limit, opted_out, memory)
         elsewhere = corner and snapshot.engine == pushdown.ENGINE
         if corner and elsewhere and reading.still is None:
             yield _compared(source, corner, job, reading, terms)

@@ -12,7 +12,7 @@ from connector.changes import KIND, OPTED_OUT, PLANNED, POSITION, SEND, TRIED, K
 from connector.hashing import HASH, KEY_HASH, ROW_HASH
 from connector.mapping import KEY
 from connector.payload import OPERATION, operations
-from connector.probing import SPOOL_ROWS, Job, Sifted
+from connector.probing import Job, Sifted
 from connector.state.files import write_frames
 
 BUILD_ROWS = 10_000
@@ -107,12 +107,12 @@ def removed_rows(job: Job, seen: npt.NDArray[np.bool_]) -> pl.DataFrame:
     return rows.with_columns(pl.Series(KEY_HASH, job.index.key_hashes[gone])).select(KEY, KEY_HASH)
 
 
-def _gathered(files: Sequence[Path]) -> Iterator[pl.DataFrame]:
-    """The candidates in frames of some SPOOL_ROWS, in the order of the files."""
+def _gathered(files: Sequence[Path], room: int) -> Iterator[pl.DataFrame]:
+    """The candidates in frames of about as many bytes, in the order of the files."""
     held: list[pl.DataFrame] = []
     for path in files:
         held.append(pl.read_ipc(path))
-        if sum(frame.height for frame in held) >= SPOOL_ROWS:
+        if sum(frame.estimated_size() for frame in held) >= room:
             yield pl.concat(held)
             held = []
     if held:
@@ -140,7 +140,7 @@ class _Tally:
 
     def frames(self, removed: pl.DataFrame) -> Iterator[pl.DataFrame]:
         """The change set's frames: the candidates' files one by one, then the removed rows."""
-        for candidates in _gathered(self._sifted.spool):
+        for candidates in _gathered(self._sifted.spool, self._job.held_bytes):
             decided = self._decided(self._unique(candidates))
             yield from map(self._noted, decided.iter_slices(BUILD_ROWS))
         self._repeated_keys_of_dropped_rows()

@@ -1,6 +1,6 @@
 """A source, read once: each row mapped, hashed and looked up in the snapshot's index, unchanged ones dropped at once.
 
-Memory is bounded by a few record batches and the index; candidates go through files.
+Memory is bounded by a few record batches, the index and a share of the ceiling; candidates go through files.
 """
 
 import shutil
@@ -25,8 +25,8 @@ from connector.state.snapshots import Snapshot
 WORKERS = 2
 """Record batches that are probed at once, while the next is read; beyond them one more waits."""
 
-SPOOL_ROWS = 100_000
-"""Rows of candidates that are held before they go to disk."""
+HELD_SHARE = 16
+"""One part in so many of the ceiling is held of candidates: to compare them takes several times as much."""
 
 PART_ROWS = 250_000
 """Rows of a part of the snapshot whose candidates are compared together, unless it has more than PARTS_MAX of them."""
@@ -76,6 +76,7 @@ class Job:
         resend: Every row is due whole.
         limit: Rows planned at most.
         opted_out: Who has unsubscribed at Batch: keys (String) by attribute name.
+        memory: Ceiling of what is held of the source, in bytes.
     """
 
     mapping: Mapping
@@ -86,6 +87,12 @@ class Job:
     resend: bool = False
     limit: int | None = None
     opted_out: Mappings[str, pl.Series] = field(default_factory=dict)
+    memory: int = 10**9
+
+    @property
+    def held_bytes(self) -> int:
+        """Candidates that are in memory at once."""
+        return self.memory // HELD_SHARE
 
     @property
     def attributes(self) -> Sequence[Attribute]:
@@ -110,7 +117,7 @@ def sift(batches: Iterable[pl.DataFrame], job: Job, folder: Path) -> Sifted:
     rejected: list[pl.DataFrame] = [REJECTED.to_frame()]
     due_seen: list[pl.Series] = [pl.Series(KEY, [], dtype=pl.String)]
     read = 0
-    spool = _Spool(folder, job.snapshot.size)
+    spool = _Spool(folder, job)
     for probed in _ahead(batches, lambda batch: _probed(batch, job)):
         read += probed.read
         rejected.append(probed.rejected)
@@ -145,29 +152,30 @@ def _repeated(seen: npt.NDArray[np.bool_], slots: npt.NDArray[np.int64]) -> list
 
 
 class _Spool:
-    """Candidates on their way to disk, gathered into files of at most about SPOOL_ROWS.
+    """Candidates on their way to disk, gathered into files as large as may be held.
 
     Of a large snapshot each part has files of its own, so that what is stored of it is decoded once or twice, however
     many candidates there are.
     """
 
-    def __init__(self, folder: Path, known: int) -> None:
+    def __init__(self, folder: Path, job: Job) -> None:
         self._folder = folder
-        self._part_rows = max(PART_ROWS, known // PARTS_MAX + 1)
+        self._part_rows = max(PART_ROWS, job.snapshot.size // PARTS_MAX + 1)
+        self._room = job.held_bytes
         self._held: list[pl.DataFrame] = []
-        self._rows = 0
+        self._bytes = 0
         self._flushes = 0
 
     def add(self, candidates: pl.DataFrame) -> None:
         if candidates.height:
             self._held.append(candidates)
-            self._rows += candidates.height
-        if self._rows >= SPOOL_ROWS:
+            self._bytes += int(candidates.estimated_size())
+        if self._held and self._bytes >= self._room:
             self._flush()
 
     def close(self) -> list[Path]:
         """The files, part by part."""
-        if self._rows:
+        if self._held:
             self._flush()
         return sorted(self._folder.glob("*.arrow"))
 
@@ -177,7 +185,7 @@ class _Spool:
         with translated(self._folder):
             for (number,), rows in parts.items():
                 rows.write_ipc(self._folder / f"{number:03d}-{self._flushes:06d}.arrow", compression="lz4")
-        self._held, self._rows, self._flushes = [], 0, self._flushes + 1
+        self._held, self._bytes, self._flushes = [], 0, self._flushes + 1
 
 
 class _Probed(NamedTuple):
@@ -239,4 +247,4 @@ def _ahead(batches: Iterable[pl.DataFrame], work: Callable[[pl.DataFrame], _Prob
             yield begun.popleft().result()
 
 
-__all__ = ["PART_ROWS", "REJECTED", "SPOOL_ROWS", "Job", "Sifted", "sift"]
+__all__ = ["PART_ROWS", "REJECTED", "Job", "Sifted", "sift"]

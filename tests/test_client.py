@@ -50,7 +50,6 @@ async def accept(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 def test_request_carries_both_keys_and_asks_for_no_compression() -> None:
     """A POST to the versioned route, with the headers that Batch documents."""
-
     outcome, (head,) = posted(accept)
     assert outcome.verdict is Verdict.ACCEPTED
     assert head.startswith(b"POST /2.11/profiles/update HTTP/1.1\r\n")

@@ -119,7 +119,7 @@ class Client:
 async def _once(content: bytes) -> AsyncIterator[bytes]:
     """The body, let go of as soon as it was sent.
 
-    What is left of a call are objects that refer to each other, which Python finds late: bodies would pile up with them.
+    What is left of a call are objects that refer to each other, which Python finds late: bodies would pile up in them.
     """
     yield content
 

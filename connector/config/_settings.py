@@ -160,7 +160,7 @@ class ProjectSettings(Model):
     memory: Size = Field(
         default=10**9,
         validate_default=False,
-        description="ceiling of a diff, in bytes; beyond it, it spills to disk",
+        description="ceiling of what a run holds of its source, in bytes; beyond it, it spills to disk",
     )
     state: StateOrFolder = Field(
         default=StateSettings(files=".connector"),

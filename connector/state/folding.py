@@ -19,6 +19,9 @@ FILES_MAX = 32
 INDEX_ROWS = 250_000
 """Rows from which on the index is kept in a file: below, it is built in a moment."""
 
+PIECE_ROWS = 100_000
+"""Rows that are in memory at once while files are folded."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -35,8 +38,8 @@ def folded(snapshot: Snapshot, attributes: Iterable[str], *, since: int = 0) -> 
         first = 0
         for file in tail.files:
             low, high = np.searchsorted(left, [first, first + file["rows"]])
-            for start in range(low, high, 500_000):
-                yield take(snapshot.folder / file["name"], left[start : min(start + 500_000, high)] - first, columns)
+            for start in range(low, high, PIECE_ROWS):
+                yield take(snapshot.folder / file["name"], left[start : min(start + PIECE_ROWS, high)] - first, columns)
             first += file["rows"]
 
     file = write(snapshot, frames())
