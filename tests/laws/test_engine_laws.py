@@ -1,11 +1,11 @@
-"""Laws of the two engines: whatever happens, the warehouse's plans what the local one plans."""
+"""Laws of the two engines, and of a run that may hold next to nothing: whatever happens, they plan the same."""
 
 import os
 import random
 
 import pytest
 
-from tests.laws.twins import Operations, history
+from tests.laws.twins import History, Operations, history
 
 HISTORIES = int(os.environ.get("ENGINE_HISTORIES", "4"))
 """Of each law; every run draws others, so a soak is ENGINE_HISTORIES=200."""
@@ -51,13 +51,25 @@ def test_both_engines_do_the_same_to_the_letter(nth: int) -> None:
     """Counts, operations, rejects, what is due and what Batch holds are the same after every run of a history."""
     for seed in seeds()[nth : nth + 1]:
         with history(seed, settled=True) as twins:
-            one, two = twins.sides
-            for number in range(STEPS):
-                step, place = twins.step(), f"ENGINE_SEED={seed}, step {number}"
-                first, second = step.counts()
-                assert first == second, f"{place}: {step.reports}"
-                assert step.plans[0] == step.plans[1], place
-                assert step.sent[0] == step.sent[1], place
-                assert one.held() == two.held(), place
-                assert one.rejects() == two.rejects(), place
-                assert one.due() == two.due(), place
+            is_same_to_the_letter(twins, f"ENGINE_SEED={seed}")
+
+
+@pytest.mark.parametrize("nth", range(HISTORIES))
+def test_bounds_so_low_that_everything_spills_change_nothing(nth: int) -> None:
+    """Every candidate, row, part and file of its own: counts, operations and all else are those of a run that spills nothing."""
+    for seed in seeds()[nth : nth + 1]:
+        with history(seed, settled=False, engines=False) as twins:
+            is_same_to_the_letter(twins, f"ENGINE_SEED={seed}")
+
+
+def is_same_to_the_letter(twins: History, place: str) -> None:
+    one, two = twins.sides
+    for number in range(STEPS):
+        step, at = twins.step(), f"{place}, step {number}"
+        first, second = step.counts()
+        assert first == second, f"{at}: {step.reports}"
+        assert step.plans[0] == step.plans[1], at
+        assert step.sent[0] == step.sent[1], at
+        assert one.held() == two.held(), at
+        assert one.rejects() == two.rejects(), at
+        assert one.due() == two.due(), at

@@ -1,11 +1,11 @@
-"""Two worlds with one source, one history and one API's moods: their runs differ in nothing but the engine."""
+"""Two worlds with one source, one history and one API's moods: their runs differ in the engine, or in what they may hold."""
 
 import gzip
 import json
 import random
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -16,6 +16,7 @@ import duckdb
 import httpx
 
 from connector.report import Report
+from tests.laws.ceilings import lowered
 from tests.simulation.machine import Clock, machine
 from tests.world import World
 
@@ -60,6 +61,8 @@ class Side:
         self.wire = Recorder(self.world.transport)
         self.world.transport = self.wire
         self.engine = "local"
+        self.bounds: Callable[[], AbstractContextManager[None]] = nullcontext
+        """What its runs and plans happen within."""
 
     def sql(self, *statements: tuple[str, list[Any]]) -> None:
         """Change the source."""
@@ -145,12 +148,14 @@ class History:
         clock: Of both sides.
         sides: The local engine's side, and the other.
         settled: Whether nothing moves between engines: then both do the same to the letter.
+        engines: Whether the second side's is the warehouse; else its runs are held to lowered bounds.
     """
 
     chance: random.Random
     clock: Clock
     sides: tuple[Side, Side]
     settled: bool
+    engines: bool = True
     key: str = "VARCHAR"
     cursor: bool = False
     names: list[str] = field(default_factory=list)
@@ -167,7 +172,10 @@ class History:
         columns = ", ".join(f"{name} {type_}" for name, type_ in TYPES.items())
         for side in self.sides:
             side.sql((f"create table customers (custom_id {self.key}, {columns}, updated_at TIMESTAMPTZ)", []))
-        self.sides[1].engine = "warehouse"
+        if self.engines:
+            self.sides[1].engine = "warehouse"
+        else:
+            self.sides[1].bounds = lambda: lowered(self.chance)
 
     def mutate(self) -> None:
         """Some rows come, change, go, or come twice."""
@@ -192,7 +200,7 @@ class History:
         """Another mapping, another way with removed rows, or another engine."""
         if not self.settled and self.chance.random() < 0.25:
             self.names = sorted(self.chance.sample(list(ATTRIBUTES), self.chance.randint(1, 6)))
-        if not self.settled and self.chance.random() < 0.3:
+        if self.engines and not self.settled and self.chance.random() < 0.3:
             self.sides[1].engine = self.chance.choice(["local", "warehouse"])
         if self.chance.random() < 0.1:
             self.on_removed = self.chance.choice(["ignore", "clear"])
@@ -236,17 +244,21 @@ class History:
         self.clock.sleep(self.chance.choice([61, 120, 1200]))
         for side in self.sides:
             side.configure(keys)
-        plans = [side.world.plan(**options).by_attribute for side in self.sides]
+        plans = []
+        for side in self.sides:
+            with side.bounds():
+                plans.append(side.world.plan(**options).by_attribute)
         at = self.clock.wall()
         reports = []
         for side in self.sides:
             self.clock.sleep(at - self.clock.wall() if at > self.clock.wall() else 0)
-            reports.append(side.world.run(**options))
+            with side.bounds():
+                reports.append(side.world.run(**options))
         return Step(reports, [side.wire.sent() for side in self.sides], plans)
 
 
 @contextmanager
-def history(seed: int, *, settled: bool) -> Iterator[History]:
+def history(seed: int, *, settled: bool, engines: bool = True) -> Iterator[History]:
     """A history whose every choice comes from the seed; its folders are in memory where there is such a place."""
     memory = Path("/dev/shm")  # noqa: S108 - the folder in it is made for us alone
     clock = Clock(datetime(2026, 3, 2, 9, tzinfo=UTC) + timedelta(seconds=seed % 1000))
@@ -255,7 +267,7 @@ def history(seed: int, *, settled: bool) -> Iterator[History]:
         machine(clock, seed),
     ):
         sides = (Side(Path(folder) / "one", clock), Side(Path(folder) / "two", clock))
-        found = History(random.Random(seed), clock, sides, settled)  # noqa: S311 - the same for the same seed
+        found = History(random.Random(seed), clock, sides, settled, engines)  # noqa: S311 - the same for the same seed
         found.begin()
         try:
             yield found
