@@ -200,23 +200,23 @@ def _snapshot_rows(path: Path, results: _Results, names: list[str]) -> Iterator[
     What Batch accepted stands with its hash. What it refused, and all that was sent without an answer to believe, is
     UNKNOWN: Batch may hold either value, so neither may ever look delivered, whatever the source says by then.
     """
+    doubted = [
+        pl.when((pl.col("#doubt") // (1 << bit)) % 2 == 1)
+        .then(pl.lit(UNKNOWN, pl.UInt64))
+        .otherwise(HASH + name)
+        .alias(HASH + name)
+        for bit, name in enumerate(names)
+    ]
     for place, frame in _frames(path, [KEY, KEY_HASH, SEND, KIND, *(HASH + name for name in names)]):
         outcome = results.outcome[place]
-        accepted = outcome == ACCEPTED
-        bits = pl.Series("#doubt", np.where(accepted, results.refused_bits[place], frame[SEND].to_numpy()))
-        hashes = [
-            pl.when((pl.col("#doubt") // (1 << bit)) % 2 == 1)
-            .then(pl.lit(UNKNOWN, pl.UInt64))
-            .otherwise(HASH + name)
-            .alias(HASH + name)
-            for bit, name in enumerate(names)
-        ]
+        bits = np.where(outcome == ACCEPTED, results.refused_bits[place], frame[SEND].to_numpy())
         rows = frame.with_columns(
-            bits,
+            pl.Series("#doubt", bits),
             pl.Series(AT, results.settled_at[place].astype(np.int64)),
-            ((pl.col(KIND) == Kind.REMOVED) & (bits == 0)).alias(DELETED),
+            ((pl.col(KIND) == Kind.REMOVED) & pl.Series(bits == 0)).alias(DELETED),
         )
-        yield rows.with_columns(hashes).filter(pl.Series(outcome != UNSENT)).drop("#doubt", KIND)
+        rows = rows.with_columns(doubted) if bits.any() else rows  # mostly there is no doubt
+        yield rows.filter(pl.Series(outcome != UNSENT)).drop("#doubt", KIND)
 
 
 def _doubted(keys: pl.Series, books: Books) -> pl.DataFrame:

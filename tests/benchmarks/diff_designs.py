@@ -20,6 +20,7 @@ KEY, SKIPPED = "custom_id", ("custom_id", "updated_at")
 SEED = 7
 BATCH_ROWS = 50_000
 GROUP_ROWS = 250_000
+ACCEPTED = 100_000
 OLD, NEW, FOLDER = (Path(path) for path in sys.argv[2:5])
 
 Answer = dict[str, Any]
@@ -131,6 +132,52 @@ def ours_first() -> Answer:
     return _ours(full=True, empty=True)
 
 
+def ours_commit() -> Answer:
+    """Batch has taken 100,000 rows of NEW: they join the snapshot of OLD; `cpu` is of the commit alone."""
+    import os
+
+    import polars as pl
+    import sqlalchemy as sa
+
+    from connector.commit import Books, Judged, commit
+    from connector.hashing import self_test
+    from connector.payload import chunks
+    from connector.planning import build, removed_rows
+    from connector.probing import REJECTED, Job, sift
+    from connector.state import runs, snapshots
+    from connector.state.database import CHUNKS, open_state
+    from connector.state.lease import hold
+
+    mapping, kept = _mapping(NEW), _snapshot()
+    nobody, run = pl.DataFrame(schema=runs.DUE_SCHEMA), "benchmark"
+    attributes = {attribute.name: str(attribute.type) for attribute in mapping.attributes}
+    with open_state(FOLDER / "state", "project") as state, hold(state, "customers", run) as lease:
+        snapshot = replace(snapshots.nothing(state, "customers"), manifest=kept.manifest, generation=1)
+        snapshot.folder.mkdir()
+        for name in kept.names:
+            os.link(kept.folder / name, snapshot.folder / name)
+        job = Job(mapping, snapshot, snapshot.index(), nobody, SEED, resend=True, limit=ACCEPTED)
+        share = max(1, snapshot.size // ACCEPTED)
+        sifted = sift(_frames(NEW, mapping.columns, share=share), job, FOLDER / "outbox.spool")
+        changes = build(sifted, job, removed_rows(job, sifted.seen).clear(), runs.outbox(state, run))
+        report = {"started": time.time(), "sync": "customers", "kind": "profiles", "full": False}
+        opened = runs.Opened(run, "custom_id", attributes, "", report)
+        with state.write() as connection:
+            runs.open_run(connection, lease, opened, list(chunks(changes.lengths, max_profiles=1000)))
+            connection.execute(sa.update(CHUNKS).values(state="done", settled_at=time.time(), refusals=[]))
+        self_test(state.seed)  # a run has asked for it by then
+        judged = Judged(REJECTED.to_frame(), pl.DataFrame(schema={"key": pl.String}), [], full=False)
+        began = time.process_time(), time.perf_counter()
+        moved = commit(Books(state, lease, snapshot, "custom_id", attributes, 900.0), run, report, judged)
+        took = time.process_time() - began[0], time.perf_counter() - began[1]
+    shutil.rmtree(FOLDER / "outbox.spool")
+    file = moved.files[-1]
+    size = (moved.folder / file["name"]).stat().st_size
+    shutil.rmtree(FOLDER / "state")
+    told = {"rows": file["rows"], "bytes_a_row": round(size / file["rows"], 1)}
+    return {**told, "cpu": {"commit": round(took[0], 3)}, "wall": round(took[1], 3)}
+
+
 # Peers. What differs is told by attribute, the rows that differ are written, as ours are.
 
 
@@ -229,7 +276,7 @@ def decode() -> Answer:
 DESIGNS: dict[str, Callable[[], Answer]] = {
     each.__name__: each
     for each in (
-        ours_snapshot, ours_full, ours_incremental, ours_first,
+        ours_snapshot, ours_full, ours_incremental, ours_first, ours_commit,
         duckdb_snapshot, duckdb_full, duckdb_hashes, polars_join, decode,
     )
 }  # fmt: skip

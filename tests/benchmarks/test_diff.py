@@ -21,7 +21,7 @@ ROWS = int(os.environ.get("DIFF_ROWS", "1000000"))
 CHANGED = [float(rate) for rate in os.environ.get("DIFF_CHANGED", "1").split(",")]
 ROUNDS = int(os.environ.get("DIFF_ROUNDS", "2"))
 WANTED = os.environ.get(
-    "DIFF_DESIGNS", "ours_full,ours_incremental,ours_first,duckdb_full,duckdb_hashes,polars_join,decode"
+    "DIFF_DESIGNS", "ours_full,ours_incremental,ours_first,ours_commit,duckdb_full,duckdb_hashes,polars_join,decode"
 ).split(",")
 
 HERE = Path(__file__).parent
@@ -93,6 +93,9 @@ def test_a_table_against_what_was_delivered(tmp_path: Path, changed: float) -> N
         f"snapshot: {snapshot.answer['bytes_a_row']} bytes a row; {os.cpu_count()} cores; {time.strftime('%Y-%m-%d')}\n"
     )
     print(table(rounds))
+    if "ours_commit" in rounds:
+        commits = [each.answer for each in rounds["ours_commit"]]
+        print(f"\ncommit of accepted rows alone: {min(commits, key=lambda each: float(each['cpu']['commit']))}")
     whole = {"ours_full", "duckdb_full", "duckdb_hashes", "polars_join"} & rounds.keys()
     told = [{kind: rounds[design][0].answer[kind] for kind in ("added", "changed", "removed")} for design in whole]
     assert all(each == told[0] for each in told)
