@@ -88,6 +88,20 @@ def read_frames(path: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         yield pl.DataFrame(file.read_row_group(group, columns=list(columns)))
 
 
+def gathered(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+    """The same rows in frames of at least so many, but for the last; frames without rows are left out."""
+    held: list[pl.DataFrame] = []
+    height = 0
+    for frame in frames:
+        held += [frame] if frame.height else []
+        height += frame.height
+        if held and height >= rows:
+            yield pl.concat(held)
+            held, height = [], 0
+    if held:
+        yield pl.concat(held)
+
+
 def checksum(path: Path) -> str:
     """The file's SHA-256: Polars reads a flipped bit in Parquet without an error, so nothing is believed without it."""
     with path.open("rb") as file:
