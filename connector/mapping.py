@@ -168,7 +168,7 @@ def unjudged(mapping: Mapping, frame: pl.DataFrame) -> pl.DataFrame:
         and `#unseen` (Boolean: a rule is broken that the values do not show).
     """
     typed = dict(zip((attribute.name for attribute in mapping.attributes), mapping.values, strict=True))
-    unseen = [rule for each in (mapping.key, *typed.values()) for rule in each.rules if rule.unseen]
+    unseen = [rule for each in mapping.values for rule in each.rules if rule.unseen]
     found = (
         as_source(frame)
         .lazy()

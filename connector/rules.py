@@ -42,7 +42,7 @@ class Rule(NamedTuple):
     """A reason in words, and the expression that is true where a value breaks the rule; null counts as kept.
 
     The reason is an expression (String) where it differs from row to row. `unseen` is True where the value does not
-    show it: what was given is lost or left out of it, so that it may equal a value that breaks nothing.
+    show it: what was given became null, which breaks nothing.
     """
 
     reason: str | pl.Expr
