@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as Mappings
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -26,10 +27,6 @@ from connector.state.snapshots import Snapshot
 
 WORKERS = 2
 """Record batches that are probed at once, while the next is read; beyond them one more waits."""
-
-HEAP_BYTES = 1 << 24
-"""A block of memory that is freed before the first record batch: glibc's malloc gives memory back to the system, to get
-it zeroed again for the next array, only above twice the largest block that it has seen freed."""
 
 JUDGED_ROWS = 50_000
 """Rows that are judged together: where few are left of each record batch, what each call costs would outweigh them."""
@@ -114,7 +111,6 @@ def sift(batches: Iterable[pl.DataFrame], job: Job, folder: Path) -> Sifted:
         job: The plan's terms.
         folder: Where the files go; made anew.
     """
-    np.empty(HEAP_BYTES, np.uint8)
     shutil.rmtree(folder, ignore_errors=True)
     with translated(folder):
         folder.mkdir(mode=0o700)
@@ -233,7 +229,15 @@ def _dropped(batch: pl.DataFrame, job: Job) -> tuple[Slots, pl.DataFrame]:
     same = (slots >= 0) & (job.index.row_hashes.take(slots, mode="clip") == row_hashes) & ~rows[UNSEEN].to_numpy()
     if job.due.height:
         same &= ~rows[KEY].is_in(job.due["key"].implode()).fill_null(value=False).to_numpy()
-    return slots[same], batch.filter(pl.Series(~same))
+    others = batch.filter(pl.Series(~same))
+    return slots[same], _alone(others) if others.height < batch.height // 2 else others
+
+
+def _alone(rows: pl.DataFrame) -> pl.DataFrame:
+    """The same rows, copied: a few rows that Polars filtered keep the text of their whole record batch in memory."""
+    copy = BytesIO()
+    rows.write_ipc(copy)
+    return pl.read_ipc(copy.getvalue())
 
 
 class _Judged(NamedTuple):
