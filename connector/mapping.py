@@ -18,6 +18,7 @@ from connector.values import UnsupportedError, as_source
 
 KEY = "#key"
 WITHHELD = "#withheld"
+UNSEEN = "#unseen"
 """Names of our own columns start with '#', which no attribute can."""
 
 ATTRIBUTES_MAX = 50
@@ -151,6 +152,33 @@ def apply(mapping: Mapping, frame: pl.DataFrame) -> Mapped:
         frame, [mapping.key.value.alias(KEY)], mapping.key.rules, dict(zip(names, mapping.values, strict=True))
     )
     return Mapped(valid(rows, [KEY], names), rejected(rows, [pl.col(KEY).alias("key")], names))
+
+
+def unjudged(mapping: Mapping, frame: pl.DataFrame) -> pl.DataFrame:
+    """A record batch as it would be sent if no value broke a rule.
+
+    A row of it that equals one that Batch has accepted breaks none, unless `#unseen` says so.
+
+    Args:
+        mapping: From `resolve`.
+        frame: Holds at least `mapping.columns`.
+
+    Returns:
+        The rows in their order: `#key` (String, null where there is none), one column an attribute (as in `Mapped`),
+        and `#unseen` (Boolean: a rule is broken that the values do not show).
+    """
+    typed = dict(zip((attribute.name for attribute in mapping.attributes), mapping.values, strict=True))
+    unseen = [rule for each in mapping.values for rule in each.rules if rule.unseen]
+    found = (
+        as_source(frame)
+        .lazy()
+        .select(
+            mapping.key.value.alias(KEY),
+            *(value.value.alias(name) for name, value in typed.items()),
+            _broken(unseen).fill_null(value=False).alias(UNSEEN),
+        )
+    )
+    return found.collect(engine="in-memory")
 
 
 def judged(

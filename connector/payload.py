@@ -11,10 +11,14 @@ from connector.event_mapping import EVENT_ID, ID, NAME, OCCURRED_AT, TIME, Event
 from connector.mapping import KEY, Attribute
 
 OPERATION = "#operation"
+_ROW = "#row"
 EVENT = "#event"
 
 LATE = "#late"
 """Boolean: the event is sent as if it happened now, with its real time as an attribute."""
+
+_ALIKE = 500
+"""Rows from which on those that send the same attributes are written apart."""
 
 EVENTS_MAX = 15
 """Events of one operation. Source: Batch's update page as third parties read it."""
@@ -54,17 +58,36 @@ def operations(rows: pl.DataFrame, attributes: Sequence[Attribute]) -> pl.Series
         rows: `#key`, `#send` and each attribute's value.
         attributes: In the order of the bits of `#send`.
     """
+    alike = rows[SEND].value_counts().filter(pl.col("count") >= _ALIKE)[SEND]
+    numbered = rows.with_row_index(_ROW)
+    parts = [_operations(numbered.filter(pl.col(SEND) == send), _together(rows, attributes, send)) for send in alike]
+    others = numbered.filter(~pl.col(SEND).is_in(alike.implode()))
+    parts.append(_operations(others, _one_by_one(rows, attributes)))
+    return pl.concat(parts).sort(_ROW)[OPERATION]
+
+
+def _operations(numbered: pl.DataFrame, values: pl.Expr) -> pl.DataFrame:
+    operation = pl.concat_str(
+        pl.lit('{"identifiers":{'), _member("custom_id", pl.col(KEY)), pl.lit('},"attributes":'), values, pl.lit("}")
+    )
+    return numbered.select(_ROW, operation.alias(OPERATION))
+
+
+def _together(rows: pl.DataFrame, attributes: Sequence[Attribute], send: int) -> pl.Expr:
+    """The attributes of rows that all send the same ones, written at once: half the work."""
+    due = [attribute for bit, attribute in enumerate(attributes) if (send >> bit) & 1]
+    fields = (_wire(rows.schema[each.name], each.name).alias(each.json_key) for each in due)
+    return pl.struct(fields).struct.json_encode() if due else pl.lit("{}")
+
+
+def _one_by_one(rows: pl.DataFrame, attributes: Sequence[Attribute]) -> pl.Expr:
     fields = [
         pl.when((pl.col(SEND) // (1 << bit)) % 2 == 1).then(
             _member(attribute.json_key, _wire(rows.schema[attribute.name], attribute.name))
         )
         for bit, attribute in enumerate(attributes)
     ]
-    operation = pl.concat_str(
-        pl.lit('{"identifiers":{'), _member("custom_id", pl.col(KEY)), pl.lit('},"attributes":{'),
-        pl.concat_str(*fields, separator=",", ignore_nulls=True), pl.lit("}}"),
-    )  # fmt: skip
-    return rows.select(operation.alias(OPERATION)).to_series()
+    return pl.concat_str(pl.lit("{"), pl.concat_str(*fields, separator=",", ignore_nulls=True), pl.lit("}"))
 
 
 def events(rows: pl.DataFrame, attributes: Sequence[EventAttribute], *, with_id: bool) -> pl.Series:

@@ -1,6 +1,6 @@
 """From candidates to a change set on disk: decide what is due, attribute by attribute, and build the operations."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from connector.hashing import HASH, KEY_HASH, ROW_HASH
 from connector.mapping import KEY
 from connector.payload import OPERATION, operations
 from connector.probing import Job, Sifted
-from connector.state.files import write_frames
+from connector.state.files import gathered, write_frames
 
 BUILD_ROWS = 10_000
 """Rows whose JSON is built in one go: it is many times larger than the columns that it is made of."""
@@ -107,18 +107,6 @@ def removed_rows(job: Job, seen: npt.NDArray[np.bool_]) -> pl.DataFrame:
     return rows.with_columns(pl.Series(KEY_HASH, job.index.key_hashes[gone])).select(KEY, KEY_HASH)
 
 
-def _gathered(files: Sequence[Path], room: int) -> Iterator[pl.DataFrame]:
-    """The candidates in frames of about as many bytes, in the order of the files."""
-    held: list[pl.DataFrame] = []
-    for path in files:
-        held.append(pl.read_ipc(path))
-        if sum(frame.estimated_size() for frame in held) >= room:
-            yield pl.concat(held)
-            held = []
-    if held:
-        yield pl.concat(held)
-
-
 class _Tally:
     """The counts of a change set while its frames stream to disk."""
 
@@ -140,7 +128,8 @@ class _Tally:
 
     def frames(self, removed: pl.DataFrame) -> Iterator[pl.DataFrame]:
         """The change set's frames: the candidates' files one by one, then the removed rows."""
-        for candidates in _gathered(self._sifted.spool, self._job.held_bytes):
+        spooled = map(pl.read_ipc, self._sifted.spool)
+        for candidates in gathered(spooled, self._job.held_bytes, pl.DataFrame.estimated_size):
             decided = self._decided(self._unique(candidates))
             yield from map(self._noted, decided.iter_slices(BUILD_ROWS))
         self._repeated_keys_of_dropped_rows()

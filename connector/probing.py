@@ -1,6 +1,7 @@
-"""A source, read once: each row mapped, hashed and looked up in the snapshot's index, unchanged ones dropped at once.
+"""A source, read once: each row hashed and looked up in the snapshot's index, unchanged ones dropped at once.
 
-Memory is bounded by a few record batches, the index and a share of the ceiling; candidates go through files.
+Only what is left is held against the rules. Memory is bounded by a few record batches, the index and a share of the
+ceiling; candidates go through files.
 """
 
 import shutil
@@ -9,21 +10,26 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as Mappings
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from connector.changes import POSITION, TRIED, WHOLE, Index, with_due
-from connector.hashing import KEY_HASH, ROW_HASH, Hashes, hashed
-from connector.mapping import KEY, WITHHELD, Attribute, Mapping, apply
+from connector.hashing import KEY_HASH, Hashes, fingerprints, hashed
+from connector.mapping import KEY, UNSEEN, Attribute, Mapping, apply, unjudged
 from connector.state.database import translated
+from connector.state.files import gathered
 from connector.state.snapshots import Snapshot
 
 WORKERS = 2
 """Record batches that are probed at once, while the next is read; beyond them one more waits."""
+
+JUDGED_ROWS = 50_000
+"""Rows that are judged together: where few are left of each record batch, what each call costs would outweigh them."""
 
 HELD_SHARE = 16
 """One part in so many of the ceiling is held of candidates: to compare them takes several times as much."""
@@ -32,6 +38,10 @@ PART_ROWS = 250_000
 """Rows of a part of the snapshot whose candidates are compared together, unless it has more than PARTS_MAX of them."""
 
 PARTS_MAX = 32
+
+Slots: TypeAlias = npt.NDArray[np.int64]
+
+_T = TypeVar("_T")
 
 REJECTED = pl.Schema({"key": pl.String, "attribute": pl.String, "reason": pl.String})
 
@@ -111,44 +121,63 @@ def sift(batches: Iterable[pl.DataFrame], job: Job, folder: Path) -> Sifted:
     shutil.rmtree(folder, ignore_errors=True)
     with translated(folder):
         folder.mkdir(mode=0o700)
-    seen, same = np.zeros(len(job.index), np.bool_), np.zeros(len(job.index), np.bool_)
-    again: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
+    places = _Places(len(job.index))
     unknown_hashes: list[Hashes] = [np.empty(0, np.uint64)]
     rejected: list[pl.DataFrame] = [REJECTED.to_frame()]
     due_seen: list[pl.Series] = [pl.Series(KEY, [], dtype=pl.String)]
-    read = 0
+    judged_rows = 0
     spool = _Spool(folder, job)
-    for probed in _ahead(batches, lambda batch: _probed(batch, job)):
-        read += probed.read
-        rejected.append(probed.rejected)
-        again += _repeated(seen, np.sort(probed.slots[probed.slots >= 0]))
-        same[probed.slots[probed.same]] = True
-        due_seen.append(probed.due_seen)
-        unknown_hashes.append(probed.unknown_hashes)
-        spool.add(probed.candidates)
+    for judged in _ahead(gathered(_others(batches, job, places), JUDGED_ROWS), lambda rows: _judged(rows, job)):
+        judged_rows += judged.read
+        rejected.append(judged.rejected)
+        places.note(judged.slots)
+        due_seen.append(judged.due_seen)
+        unknown_hashes.append(judged.unknown_hashes)
+        spool.add(judged.candidates)
     new, times = np.unique(np.concatenate(unknown_hashes), return_counts=True)
-    repeats = np.concatenate(again)
-    repeated = np.unique(repeats)
-    same[repeated] = False
+    repeated, repeats = places.repeated()
     return Sifted(
-        read=read,
+        read=places.dropped + judged_rows,
         spool=spool.close(),
         rejected=pl.concat(rejected),
         duplicates=np.concatenate([new[times > 1], job.index.key_hashes[repeated]]),
-        duplicate_rows=int(times[times > 1].sum()) + len(repeated) + len(repeats),
-        unchanged=int(same.sum()),
-        seen=seen,
-        same=same,
+        duplicate_rows=int(times[times > 1].sum()) + len(repeated) + repeats,
+        unchanged=int(places.same.sum()),
+        seen=places.seen,
+        same=places.same,
         due_seen=pl.concat(due_seen),
     )
 
 
-def _repeated(seen: npt.NDArray[np.bool_], slots: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    """Those of the ascending slots that were seen before, or come again here; all are seen from now on."""
-    before = seen[slots]
-    before[1:] |= slots[1:] == slots[:-1]
-    seen[slots] = True
-    return [slots[before]] if before.any() else []
+class _Places:
+    """What was found in the index so far: one Boolean a row of it, as in `Sifted`."""
+
+    def __init__(self, size: int) -> None:
+        self.seen, self.same = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
+        self.dropped = 0
+        self._again: list[Slots] = [np.empty(0, np.int64)]
+
+    def note(self, slots: Slots) -> None:
+        """These were found, in whatever order."""
+        slots = np.sort(slots)
+        before = self.seen[slots]
+        before[1:] |= slots[1:] == slots[:-1]
+        self.seen[slots] = True
+        if before.any():
+            self._again.append(slots[before])
+
+    def drop(self, slots: Slots) -> None:
+        """These were found unchanged."""
+        self.note(slots)
+        self.same[slots] = True
+        self.dropped += len(slots)
+
+    def repeated(self) -> tuple[Slots, int]:
+        """Those found more than once, none of which is `same` from now on, and how often they were found again."""
+        again = np.concatenate(self._again)
+        repeated = np.unique(again)
+        self.same[repeated] = False
+        return repeated, len(again)
 
 
 class _Spool:
@@ -188,57 +217,81 @@ class _Spool:
         self._held, self._bytes, self._flushes = [], 0, self._flushes + 1
 
 
-class _Probed(NamedTuple):
-    """A record batch, mapped and looked up in the index.
+def _others(batches: Iterable[pl.DataFrame], job: Job, places: _Places) -> Iterator[pl.DataFrame]:
+    """The rows that have to be looked at; the others are noted as dropped."""
+    for slots, others in _ahead(batches, lambda batch: _dropped(batch, job)):
+        places.drop(slots)
+        yield others
+
+
+def _dropped(batch: pl.DataFrame, job: Job) -> tuple[Slots, pl.DataFrame]:
+    """Places in the index of the rows that equal what Batch has accepted and are not due again; and the other rows.
+
+    No rule is held against those that are dropped: an equal row broke none.
+    """
+    if job.resend or not len(job.index):
+        return np.empty(0, np.int64), batch
+    rows = unjudged(job.mapping, batch)
+    key_hashes, row_hashes = fingerprints(rows, job.attributes, job.seed)
+    slots = job.index.slots(key_hashes)
+    same = (slots >= 0) & (job.index.row_hashes.take(slots, mode="clip") == row_hashes) & ~rows[UNSEEN].to_numpy()
+    if job.due.height:
+        same &= ~rows[KEY].is_in(job.due["key"].implode()).fill_null(value=False).to_numpy()
+    others = batch.filter(pl.Series(~same))
+    return slots[same], _alone(others) if others.height < batch.height // 2 else others
+
+
+def _alone(rows: pl.DataFrame) -> pl.DataFrame:
+    """The same rows, copied: a few rows that Polars filtered keep the text of their whole record batch in memory."""
+    copy = BytesIO()
+    rows.write_ipc(copy)
+    return pl.read_ipc(copy.getvalue())
+
+
+class _Judged(NamedTuple):
+    """Rows that were not dropped, mapped, held against the rules and looked up in the index.
 
     Attributes:
-        read: Its rows.
+        read: How many.
         rejected: `key`, `attribute`, `reason` of what breaks a rule.
-        slots: Of each valid row its place in the index, or -1.
-        same: Of each valid row whether it is dropped.
+        slots: Places in the index of the valid rows that it has.
+        unknown_hashes: Key hashes of the other valid rows.
         due_seen: Keys of the valid rows that are due again.
-        unknown_hashes: Key hashes of the valid rows that the index does not have.
-        candidates: The valid rows that are not dropped, with hashes, position and what is due of them.
+        candidates: The valid rows with hashes, position and what is due of them.
     """
 
     read: int
     rejected: pl.DataFrame
-    slots: npt.NDArray[np.int64]
-    same: npt.NDArray[np.bool_]
-    due_seen: pl.Series
+    slots: Slots
     unknown_hashes: Hashes
+    due_seen: pl.Series
     candidates: pl.DataFrame
 
 
-def _probed(batch: pl.DataFrame, job: Job) -> _Probed:
-    valid, rejected = apply(job.mapping, batch)
+def _judged(rows: pl.DataFrame, job: Job) -> _Judged:
+    valid, rejected = apply(job.mapping, rows)
     hashes = hashed(valid, job.attributes, job.seed)
     key_hashes = hashes[KEY_HASH].to_numpy()
     slots = job.index.slots(key_hashes)
     known = slots >= 0
-    same = np.zeros(valid.height, np.bool_)
+    positions = np.full(len(slots), -1)
+    positions[known] = job.index.positions[slots[known]]
     due = with_due(valid.select(KEY), job.due)
-    if not job.resend:
-        same[known] = job.index.row_hashes[slots[known]] == hashes[ROW_HASH].to_numpy()[known]
-        same &= (valid[WITHHELD] == 0).to_numpy() & due[WHOLE].is_null().to_numpy()
-    rows = valid.hstack(hashes).hstack([due[WHOLE], due[TRIED]]).filter(pl.Series(~same))
-    positions = np.where(known, 0, -1)[~same]
-    positions[known[~same]] = job.index.positions[slots[known & ~same]]
-    return _Probed(
-        read=batch.height,
+    marks = due.select(WHOLE, TRIED, pl.Series(POSITION, positions, dtype=pl.Int64))
+    return _Judged(
+        read=rows.height,
         rejected=rejected,
-        slots=slots,
-        same=same,
-        due_seen=due.filter(pl.col(WHOLE).is_not_null())[KEY],
+        slots=slots[known],
         unknown_hashes=key_hashes[~known],
-        candidates=rows.with_columns(pl.Series(POSITION, positions, dtype=pl.Int64)),
+        due_seen=due.filter(pl.col(WHOLE).is_not_null())[KEY],
+        candidates=valid.hstack(hashes).hstack(marks),
     )
 
 
-def _ahead(batches: Iterable[pl.DataFrame], work: Callable[[pl.DataFrame], _Probed]) -> Iterator[_Probed]:
+def _ahead(batches: Iterable[pl.DataFrame], work: Callable[[pl.DataFrame], _T]) -> Iterator[_T]:
     """What `work` makes of each, in order; it goes on while the next is read: Polars and numpy let go of the GIL."""
     with ThreadPoolExecutor(WORKERS) as pool:
-        begun: deque[Future[_Probed]] = deque()
+        begun: deque[Future[_T]] = deque()
         for batch in batches:
             begun.append(pool.submit(work, batch))
             if len(begun) > WORKERS:

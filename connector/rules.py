@@ -41,11 +41,13 @@ _URL = r"\A[A-Za-z][A-Za-z0-9+.\-]*://(?:[^\s/?#@]*@)?[^\s/?#@:][^\s/?#]*[^\s]*\
 class Rule(NamedTuple):
     """A reason in words, and the expression that is true where a value breaks the rule; null counts as kept.
 
-    The reason is an expression (String) where it differs from row to row.
+    The reason is an expression (String) where it differs from row to row. `unseen` is True where the value does not
+    show it: what was given became null, which breaks nothing.
     """
 
     reason: str | pl.Expr
     broken: pl.Expr
+    unseen: bool = False
 
 
 class Typed(NamedTuple):

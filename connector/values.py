@@ -101,7 +101,7 @@ def key_text(column: str, dtype: pl.DataType) -> Typed:
     """
     raw, value = source(column), digits_or_text(column, dtype)
     fraction = dtype.is_float() or (dtype.is_decimal() and dtype.scale)  # type: ignore[attr-defined]
-    whole = (Rule("the key is not a whole number", raw.is_not_null() & value.is_null()),) if fraction else ()
+    whole = (Rule("the key is not a whole number", _lost(raw, value)),) if fraction else ()
     return Typed(value, (*whole, *key_rules(raw, value)))
 
 
@@ -130,6 +130,11 @@ def as_source(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 _SOURCE = "source "
+
+
+def _lost(given: pl.Expr, value: pl.Expr) -> pl.Expr:
+    """True where something was given that became no value."""
+    return given.is_not_null() & value.is_null()
 
 
 def _is_text(dtype: pl.DataType) -> bool:
@@ -176,14 +181,14 @@ def _integer(raw: pl.Expr, dtype: pl.DataType) -> Typed:
     if _is_text(dtype):
         text = _filled(raw.cast(pl.String))
         value = text.cast(pl.Int64, strict=False)
-        return Typed(value, (Rule("not a whole number of 64 bits", text.is_not_null() & value.is_null()),))
+        return Typed(value, (Rule("not a whole number of 64 bits", _lost(text, value), unseen=True),))
     if not dtype.is_numeric():
         raise UnsupportedError(f"type {dtype} cannot be an integer; cast it in a query")
     value = _whole(raw, dtype)
     reason = (
         "not a whole number within 64 bits" if dtype.is_float() or dtype.is_decimal() else "a number outside 64 bits"
     )
-    return Typed(value, (Rule(reason, raw.is_not_null() & value.is_null()),))
+    return Typed(value, (Rule(reason, _lost(raw, value), unseen=True),))
 
 
 def _float(raw: pl.Expr, dtype: pl.DataType) -> Typed:
@@ -201,7 +206,7 @@ def _float(raw: pl.Expr, dtype: pl.DataType) -> Typed:
     return Typed(
         value,
         (
-            Rule("not a number", source.is_not_null() & value.is_null()),
+            Rule("not a number", _lost(source, value), unseen=True),
             finite_rule(value),
         ),
     )
@@ -212,11 +217,11 @@ def _boolean(raw: pl.Expr, dtype: pl.DataType) -> Typed:
         return Typed(raw, ())
     if dtype.is_integer():
         value = pl.when(raw.is_in([0, 1])).then(raw == 1)
-        return Typed(value, (Rule("neither 0 nor 1", raw.is_not_null() & value.is_null()),))
+        return Typed(value, (Rule("neither 0 nor 1", _lost(raw, value), unseen=True),))
     if _is_text(dtype):
         text = _filled(raw.cast(pl.String)).str.to_lowercase()
         value = pl.when(text.is_in(["true", "false"])).then(text == "true")
-        return Typed(value, (Rule("neither true nor false", text.is_not_null() & value.is_null()),))
+        return Typed(value, (Rule("neither true nor false", _lost(text, value), unseen=True),))
     raise UnsupportedError(f"type {dtype} cannot be a boolean; cast it in a query")
 
 
@@ -238,7 +243,7 @@ def _date(raw: pl.Expr, dtype: pl.DataType, timezone: str) -> Typed:
         value,
         (
             Rule("a date outside the years 1 to 9999", outside),
-            Rule("not a date, or an hour that does not exist in its time zone", given.is_not_null() & value.is_null()),
+            Rule("not a date, or an hour that does not exist in its time zone", _lost(given, value), unseen=True),
         ),
     )
 
@@ -289,7 +294,7 @@ def _array(
     if _is_text(dtype):
         text = _filled(raw.cast(pl.String))
         items = _json_items(text)
-        rules.append(Rule("not a JSON array of text", text.is_not_null() & items.is_null() & (text != "null")))
+        rules.append(Rule("not a JSON array of text", _lost(text, items) & (text != "null"), unseen=True))
     elif isinstance(dtype, pl.Array | pl.List):
         listed = raw.arr.to_list() if isinstance(dtype, pl.Array) else raw
         inner = _instance(dtype.inner)

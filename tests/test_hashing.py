@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.hashing import HASH, KEY_HASH, NULL, ROW_HASH, UNKNOWN, VERSION, hashed, row_hashes, self_test
+from connector.hashing import (
+    HASH,
+    KEY_HASH,
+    NULL,
+    ROW_HASH,
+    UNKNOWN,
+    VERSION,
+    fingerprints,
+    hashed,
+    row_hashes,
+    self_test,
+)
 from connector.mapping import KEY, Attribute
 from connector.rules import AttributeType
 from connector.values import VALUE_DTYPE
@@ -61,16 +72,16 @@ def test_golden_keys_and_rows() -> None:
     frame, attributes = frame_of({"s": ("string", ["a", None]), "i": ("integer", [1, 1])})
     found = hashed(frame.with_columns(pl.Series(KEY, ["0", "1"])), attributes, SEED)
     assert found[KEY_HASH].to_list() == [1705898622240070403, 11325332823054324125]
-    assert found[ROW_HASH].to_list() == [3251142809023687438, 5017398741772680041]
-    assert VERSION == 1
+    assert found[ROW_HASH].to_list() == [5533293862379818643, 1505907064969100960]
+    assert VERSION == 2
 
 
 def test_golden_self_test() -> None:
     """The number that a snapshot is believed by, which SQLite's signed integers can hold."""
     assert [self_test(seed) for seed in (SEED, 0, 2**64 - 1)] == [
-        5984993598453906659,
-        762639797042209147,
-        5653232345123182958,
+        8063423942148547061,
+        1455356107339766370,
+        8294798884596073233,
     ]
     assert max(self_test(seed) for seed in range(50)) < 2**63
 
@@ -81,7 +92,7 @@ def test_no_hash_is_null() -> None:
     found = hashed(frame, attributes, SEED)
     assert set(found.dtypes) == {pl.UInt64()}
     assert sum(found.null_count().row(0)) == 0
-    assert set(found.select(f"^{HASH}.*$", ROW_HASH).row(0)) == {NULL}
+    assert set(found.select(f"^{HASH}.*$").row(0)) == {NULL}
 
 
 def test_values_avoid_the_reserved_hashes() -> None:
@@ -193,4 +204,22 @@ def test_values_that_change_places_change_the_row() -> None:
     one = hashed(*frame_of({"a": ("string", ["x"]), "b": ("string", ["y"])}), SEED)
     two = hashed(*frame_of({"a": ("string", ["y"]), "b": ("string", ["x"])}), SEED)
     assert one[ROW_HASH].to_list() != two[ROW_HASH].to_list()
-    assert row_hashes(one.select(HASH + "b", HASH + "a")).to_list() == one[ROW_HASH].to_list()
+    keyed = one.select(pl.lit("key0").alias(KEY), HASH + "b", HASH + "a")
+    assert row_hashes(keyed).to_list() == one[ROW_HASH].to_list()
+
+
+def test_rows_of_two_keys_differ() -> None:
+    """Where two keys have one key hash, equal values still do not make them one row."""
+    frame, attributes = frame_of({"a": ("string", ["x", "x"])})
+    one, two = hashed(frame, attributes, SEED)[ROW_HASH]
+    assert one != two
+
+
+@given(st.lists(st.sampled_from([[None], ["x"], ["x", "y", "z"], None]), min_size=1, max_size=8), st.data())
+def test_fingerprints_are_those_hashes(arrays: list[Any], data: st.DataObject) -> None:
+    """What a row is looked up by is what was stored of it."""
+    numbers = data.draw(st.lists(st.none() | st.floats(), min_size=len(arrays), max_size=len(arrays)))
+    frame, attributes = frame_of({"a": ("array", arrays), "f": ("float", numbers)})
+    stored = hashed(frame, attributes, SEED)
+    key_hashes, found = fingerprints(frame, attributes, SEED)
+    assert (key_hashes.tolist(), found.tolist()) == (stored[KEY_HASH].to_list(), stored[ROW_HASH].to_list())

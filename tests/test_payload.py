@@ -14,6 +14,7 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
+from connector import payload
 from connector.changes import SEND
 from connector.mapping import KEY, WITHHELD, Attribute, AttributeMapping, Column, apply, resolve
 from connector.payload import BODY_BYTES_MAX, Chunk, body, chunks, operations
@@ -49,6 +50,25 @@ def test_three_states() -> None:
         '{"identifiers":{"custom_id":"key2"},"attributes":{"date(d)":null}}',
         '{"identifiers":{"custom_id":"key3"},"attributes":{}}',
     ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=40), st.integers(1, 9))
+def test_rows_that_send_the_same_are_written_as_any_other(sends: list[int], alike: int) -> None:
+    """Written together or one by one, every row has the same text, in its own place."""
+    days = [None if row % 4 == 0 else datetime(2026, 1, 1 + row % 28, tzinfo=UTC) for row in range(len(sends))]
+    frame = rows(
+        sends,
+        s=pl.Series([None if row % 3 == 0 else f'"{row}"\\' for row in range(len(sends))], dtype=pl.String),
+        d=pl.Series(days, dtype=pl.Datetime("ms", "UTC")),
+        u=pl.Series([f"http://{row}" for row in range(len(sends))]),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(payload, "_ALIKE", 10**9)
+        apart = operations(frame, WHERE).to_list()
+        patch.setattr(payload, "_ALIKE", alike)
+        assert operations(frame, WHERE).to_list() == apart
+    assert [json.loads(text)["identifiers"]["custom_id"] for text in apart] == frame[KEY].to_list()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from connector.changes import Index, Kind
 from connector.hashing import HASH, KEY_HASH, hashed
 from connector.mapping import KEY, AttributeMapping, Column, apply, resolve
 from connector.payload import OPERATION
-from connector.planning import build
+from connector.planning import COLLISION, build
 from connector.probing import PART_ROWS, Job, Sifted, sift
 from connector.state import folding, snapshots
 from connector.state.runs import DUE_SCHEMA
@@ -95,6 +95,35 @@ def _sifted(numbers: list[int], cuts: list[int], folder: Path) -> Sifted:
     frame = pl.concat([source(range(0)), *(source(range(n, n + 1)) for n in numbers)])
     bounds = [0, *sorted(min(cut, len(numbers)) for cut in cuts), len(numbers)]
     return sift((frame[start:end] for start, end in pairwise(bounds)), job, folder / "spool")
+
+
+def test_two_people_with_one_key_hash_are_not_mixed(tmp_path: Path) -> None:
+    """Somebody new whose key hash is that of a delivered profile with the same values is told, never taken for it."""
+    snapshot = delivered(source(range(1)), tmp_path / "files")
+    stranger = source(range(7, 8)).with_columns(pl.lit(0, pl.Int64).alias("n"))
+    key_hashes = hashed(apply(MAPPING, stranger).valid, MAPPING.attributes, 7)[KEY_HASH].to_numpy()
+    index = replace(snapshot.index(), key_hashes=key_hashes)
+    job = Job(MAPPING, snapshot, index, pl.DataFrame(schema=DUE_SCHEMA), 7)
+    sifted = sift([stranger], job, tmp_path / "spool")
+    changes = build(sifted, job, pl.DataFrame(schema={KEY: pl.String, KEY_HASH: pl.UInt64}), tmp_path / "outbox")
+    assert (sifted.unchanged, changes.planned, changes.counts[Kind.INVALID]) == (0, 0, 1)
+    assert changes.rejected.rows() == [("7", None, COLLISION)]
+
+
+def test_a_value_that_is_lost_is_told_where_none_was_delivered(tmp_path: Path) -> None:
+    """A bad value becomes null, which is what Batch has: the row is not dropped, its value is listed."""
+    columns = [Column("k", pl.String()), Column("n", pl.String())]
+    mapping = resolve(columns, "k", {"n": AttributeMapping(column="n", type="integer")})
+    frame = pl.DataFrame({"k": ["1", "2"], "n": ["", "4"]})
+    valid = apply(mapping, frame).valid
+    hashes = hashed(valid, mapping.attributes, 7).select(KEY_HASH, f"^{HASH}.*$")
+    rows = valid.select(KEY).hstack(hashes).with_columns(pl.lit(value=False).alias(DELETED), pl.lit(0).alias(AT))
+    file = snapshots.write(Snapshot(tmp_path / "files", {}, 0), [rows])
+    snapshot = Snapshot(tmp_path / "files", {"files": [file]}, 1)
+    job = Job(mapping, snapshot, snapshot.index(), pl.DataFrame(schema=DUE_SCHEMA), 7)
+    assert sift([frame], job, tmp_path / "spool").unchanged == 2
+    sifted = sift([frame.with_columns(pl.Series("n", ["four", "4"]))], job, tmp_path / "spool")
+    assert (sifted.unchanged, sifted.rejected.rows()) == (1, [("1", "n", "not a whole number of 64 bits")])
 
 
 NUMBERS = st.sets(st.integers(0, 30), max_size=12)

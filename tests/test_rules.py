@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from connector.errors import WarehouseError
-from connector.mapping import KEY, WITHHELD, AttributeMapping, Column, apply, resolve
+from connector.mapping import KEY, UNSEEN, WITHHELD, AttributeMapping, Column, apply, resolve, unjudged
 
 
 class Withheld:
@@ -25,7 +25,10 @@ INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
 
 def judged(values: Any, dtype: pl.DataType, type_: Any = None, **options: Any) -> list[Any]:
-    """The values as they would be sent, BAD where withheld; checks that bits and rejects agree."""
+    """The values as they would be sent, BAD where withheld; checks that bits and rejects agree.
+
+    And that a bad value never looks like a good one to those who compare before they judge.
+    """
     name, timezone = options.pop("name", "a"), options.pop("timezone", "UTC")
     json = options.pop("json", False)
     series = values if isinstance(values, pl.Series) else pl.Series("c", values, dtype=dtype, strict=False)
@@ -42,6 +45,12 @@ def judged(values: Any, dtype: pl.DataType, type_: Any = None, **options: Any) -
     assert valid.filter(pl.col(WITHHELD) == 1)[name].null_count() == rejected.height
     assert set(rejected["attribute"]) <= {name}
     assert rejected["reason"].null_count() == 0
+    bad, raw = valid[WITHHELD] == 1, unjudged(mapping, frame)
+    good, seen = raw.filter(~bad), raw.filter(bad & ~raw[UNSEEN])[name]
+    assert good[name].equals(valid.filter(~bad)[name])
+    assert not good[UNSEEN].any()
+    known = [None, *good[name].to_physical().to_list()]
+    assert not any(value in known for value in seen.to_physical().to_list())
     return [BAD if bit else value for value, bit in zip(valid[name].to_list(), valid[WITHHELD].to_list(), strict=True)]
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -87,6 +87,28 @@ def read_frames(path: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
     file = pq.ParquetFile(path)
     for group in range(file.num_row_groups):
         yield pl.DataFrame(file.read_row_group(group, columns=list(columns)))
+
+
+def gathered(
+    frames: Iterable[pl.DataFrame], least: int, size: Callable[[pl.DataFrame], float] = len
+) -> Iterator[pl.DataFrame]:
+    """The same rows in frames of at least so many, but for the last; frames without rows are left out.
+
+    Args:
+        frames: Of one schema.
+        least: Rows of a frame, or what `size` tells of it.
+        size: Of a frame.
+    """
+    held: list[pl.DataFrame] = []
+    total = 0.0
+    for frame in frames:
+        held += [frame] if frame.height else []
+        total += size(frame)
+        if held and total >= least:
+            yield pl.concat(held)
+            held, total = [], 0.0
+    if held:
+        yield pl.concat(held)
 
 
 def checksum(path: Path) -> str:

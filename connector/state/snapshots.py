@@ -9,7 +9,7 @@ key.
 import os
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +26,14 @@ from connector.mapping import KEY
 from connector.state import indexes
 from connector.state.bucket import Bucket
 from connector.state.database import SNAPSHOTS, WAYS_OUT, State, translated
-from connector.state.files import checksum, sync_folder, write_frames
+from connector.state.files import checksum, gathered, sync_folder, write_frames
 from connector.state.lease import Lease
 
 DELETED = "#deleted"
 AT = "#at"
 
 _GROUP_ROWS = 50_000
-"""Rows of a row group: an outbox's frames are smaller."""
+"""Rows of a row group: an outbox's frames are smaller, and dictionaries would not pay."""
 
 _PIECE_ROWS = 250_000
 """Rows of a file that are decoded at once."""
@@ -174,7 +174,7 @@ def write(snapshot: Snapshot, frames: Iterable[pl.DataFrame]) -> dict[str, Any] 
     """
     make_folder(snapshot.folder)
     path = snapshot.folder / f"{uuid.uuid4().hex}.parquet"
-    rows = write_frames(path, _gathered(map(_with_row_hash, frames)), keeps=True)
+    rows = write_frames(path, gathered(map(_with_row_hash, frames), _GROUP_ROWS), keeps=True)
     return {"name": path.name, "rows": rows, "sha256": checksum(path)} if rows else None
 
 
@@ -318,18 +318,6 @@ def sweep_folder(folder: Path, named: Collection[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _gathered(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The frames in some that are large enough for dictionaries to pay."""
-    held: list[pl.DataFrame] = []
-    for frame in frames:
-        held.append(frame)
-        if sum(each.height for each in held) >= _GROUP_ROWS:
-            yield pl.concat(held)
-            held = []
-    if held:
-        yield pl.concat(held)
-
-
 def clear(state: State, lease: Lease, paths: Sequence[Path]) -> None:
     """Remove what was found in the bucket, as long as the lease holds: no other run can have named it since.
 
@@ -344,7 +332,7 @@ def clear(state: State, lease: Lease, paths: Sequence[Path]) -> None:
 
 def _with_row_hash(frame: pl.DataFrame) -> pl.DataFrame:
     names = sorted(name for name in frame.columns if name.startswith(HASH))
-    return frame.select(KEY, KEY_HASH, row_hashes(frame.select(names)), DELETED, AT, *names)
+    return frame.select(KEY, KEY_HASH, row_hashes(frame.select(KEY, *names)), DELETED, AT, *names)
 
 
 def take(path: Path, places: Positions, columns: list[str]) -> pl.DataFrame:

@@ -18,9 +18,11 @@ from typing import Any
 
 KEY, SKIPPED = "custom_id", ("custom_id", "updated_at")
 SEED = 7
-BATCH_ROWS = 50_000
-GROUP_ROWS = 250_000
+BATCH_ROWS = 49_152
+GROUP = 245_760
+"""Rows of a row group, as `diff_rows` writes them."""
 ACCEPTED = 100_000
+"""Rows of a commit."""
 OLD, NEW, FOLDER = (Path(path) for path in sys.argv[2:5])
 
 Answer = dict[str, Any]
@@ -33,10 +35,10 @@ def _frames(path: Path, columns: list[str], *, share: int = 1) -> Iterator[Any]:
     """Record batches as a warehouse would yield them, decoded by Polars; of a share the first 1/share of the rows."""
     import polars as pl
 
-    source = pl.scan_parquet(path)
+    source = pl.scan_parquet(path).select(columns)
     rows = source.select(pl.len()).collect().item() // share
-    for start in range(0, rows, GROUP_ROWS):
-        part = source.select(columns).slice(start, min(GROUP_ROWS, rows - start)).collect(engine="in-memory")
+    for start in range(0, rows, GROUP):
+        part = source.slice(start, min(GROUP, rows - start)).collect(engine="in-memory")
         yield from part.iter_slices(BATCH_ROWS)
 
 

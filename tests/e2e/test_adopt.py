@@ -1,6 +1,8 @@
 """`connector adopt`: today's rows count as delivered, and nothing is sent."""
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,23 @@ def test_a_lost_state_is_adopted_instead_of_sent_again(world: World) -> None:
     assert "connector adopt customers" in str(stopped.error["remedy"])
     assert world.run(adopt=True).accepted == 1000
     assert (world.run().planned, world.sent()) == (0, [])
+
+
+def test_hashes_of_another_recipe_are_made_anew_and_nothing_is_sent(world: World) -> None:
+    """After an upgrade that hashes otherwise every run stops and says so; one full read by `adopt` mends it."""
+    world.sync(engine="local")
+    world.run()
+    world.sent()
+    with closing(sqlite3.connect(world.folder / ".connector" / "state.db")) as database:
+        database.execute("update snapshots set manifest = json_set(manifest, '$.hash_version', 1)")
+        database.commit()
+    stopped = world.run()
+    assert stopped.error
+    assert "another recipe" in str(stopped.error["message"])
+    assert "connector adopt customers" in str(stopped.error["remedy"])
+    assert world.run(adopt=True).accepted == 1000
+    world.sql("update customers set visits = -1 where custom_id = 'c7'")
+    assert (world.run().changed, world.sent()) == (1, ["c7"])
 
 
 def test_a_value_that_breaks_a_rule_is_not_adopted(world: World) -> None:

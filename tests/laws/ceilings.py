@@ -10,6 +10,7 @@ from connector import planning, probing
 from connector.state import folding, snapshots
 
 _BOUNDS = (
+    (probing, "JUDGED_ROWS"),
     (probing, "PART_ROWS"),
     (probing, "PARTS_MAX"),
     (planning, "BUILD_ROWS"),
