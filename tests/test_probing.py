@@ -28,6 +28,9 @@ COLUMNS = {"s": AttributeMapping(column="s"), "n": AttributeMapping(column="n")}
 MAPPING = resolve([Column("k", pl.String()), Column("s", pl.String()), Column("n", pl.Int64())], "k", COLUMNS)
 
 
+NOTHING = Index(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int64))
+
+
 def source(numbers: range, *, moved: int = 0) -> pl.DataFrame:
     """Rows of these numbers; every `moved`-th has another `n`."""
     n = pl.Series("n", numbers)
@@ -74,6 +77,17 @@ def test_changes_all_over_a_large_snapshot(tmp_path: Path) -> None:
     }
     assert len(sent) == len(expected)
     assert {each["identifiers"]["custom_id"]: each["attributes"] for each in sent} == expected
+
+
+def test_the_ceiling_bounds_what_is_held_of_the_rows_that_differ(tmp_path: Path) -> None:
+    """Candidates go to disk before they are more than their share of `memory`, but for the rows judged together."""
+    job = Job(MAPPING, Snapshot(tmp_path, {}, 0), NOTHING, pl.DataFrame(schema=DUE_SCHEMA), 7)
+    rows = source(range(400_000))
+    whole = sift(rows.iter_slices(50_000), job, tmp_path / "whole").spool
+    small = sift(rows.iter_slices(50_000), replace(job, memory=16 * 10**7), tmp_path / "small").spool
+    assert len(whole) == 1 < len(small)
+    assert all(pl.read_ipc(path).estimated_size() < 2 * 10**7 for path in small)  # of which 3 MB are one batch
+    assert pl.concat(map(pl.read_ipc, small)).equals(pl.read_ipc(whole[0]))
 
 
 @settings(max_examples=30, deadline=None)
