@@ -138,6 +138,7 @@ def ours_commit() -> Answer:
     """Batch has taken 100,000 rows of NEW: they join the snapshot of OLD; `cpu` is of the commit alone."""
     import os
 
+    import numpy as np
     import polars as pl
     import sqlalchemy as sa
 
@@ -161,7 +162,7 @@ def ours_commit() -> Answer:
         job = Job(mapping, snapshot, snapshot.index(), nobody, SEED, resend=True, limit=ACCEPTED)
         share = max(1, snapshot.size // ACCEPTED)
         sifted = sift(_frames(NEW, mapping.columns, share=share), job, FOLDER / "outbox.spool")
-        changes = build(sifted, job, removed_rows(job, sifted.seen).clear(), runs.outbox(state, run))
+        changes = build(sifted, job, removed_rows(job, np.ones(len(job.index), np.bool_)), runs.outbox(state, run))
         report = {"started": time.time(), "sync": "customers", "kind": "profiles", "full": False}
         opened = runs.Opened(run, "custom_id", attributes, "", report)
         with state.write() as connection:
