@@ -21,8 +21,9 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from connector.api._http import Access, UpdateLimit
-from connector.delivery import DRAIN_SECONDS, UNKNOWN_MAX, UNVERIFIED_MAX, Parcel, Terms, Traffic, deliver
+from connector.delivery import DRAIN_SECONDS, Parcel, Terms, Traffic, deliver
 from connector.errors import ApiError, CancelledRunError, StateError
+from connector.patience import UNKNOWN_MAX, UNVERIFIED_MAX
 from connector.payload import OPERATION, Chunk
 from connector.state import runs
 from connector.state.database import LEASES, State, open_state
