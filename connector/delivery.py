@@ -23,11 +23,12 @@ from connector.api._http import Access, Client, EndpointLimit, connect
 from connector.api.profiles import Endpoint
 from connector.errors import ConnectorError, StateError
 from connector.outcome import Outcome, Verdict
+from connector.pacing import Pace, StoppedError
 from connector.patience import Patience
 from connector.payload import OPERATION, Chunk, body
 from connector.receipt import Part, Receipt
 from connector.report import Reason
-from connector.state import rate, runs
+from connector.state import runs
 from connector.state.database import State
 from connector.state.files import read_frames
 from connector.state.group import GroupCommit
@@ -40,7 +41,7 @@ DRAIN_SECONDS = 30.0
 """How long calls in flight are waited for after a stop."""
 
 _BACKOFF_FIRST, _BACKOFF_MAX = 1.0, 60.0
-_POLL_SECONDS = 0.05
+_LOOK_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -148,10 +149,6 @@ def _bodies(parcel: Parcel) -> Iterator[tuple[int, Chunk, pl.Series]]:
         held = held.slice(chunk.rows)
 
 
-class _StoppedError(Exception):
-    """The run was told to stop while a chunk was waiting for its turn."""
-
-
 class _UnderWay(NamedTuple):
     """A chunk that is being sent: its number, when Batch stops taking it, what became of it so far."""
 
@@ -161,7 +158,7 @@ class _UnderWay(NamedTuple):
 
 
 class _Sender:
-    """The event loop's side: workers that share the chunks, the rate, and the patience with Batch."""
+    """The event loop's side: workers that share the chunks, the way out, and the patience with Batch."""
 
     def __init__(self, parcel: Parcel, terms: Terms, traffic: Traffic, stop: threading.Event) -> None:
         self._state = parcel.state
@@ -172,11 +169,8 @@ class _Sender:
         self._traffic = traffic
         self._stop = stop
         self._patience = Patience(terms.give_up_after, repeats=terms.repeats, reasons=traffic.reasons, stop=stop)
-        self._waits: _UnderWay | None = None
-        self._nobody_waits = asyncio.Event()
-        self._nobody_waits.set()
+        self._pace = Pace(parcel.state, self._group, terms.endpoint, terms.limit, stop)
         self._unfinished = False
-        self._burst = rate.burst(terms.limit.burst, terms.limit.per_second, terms.limit.per_call)
 
     async def run(self, bodies: Iterator[tuple[int, Chunk, pl.Series]]) -> None:
         """Send wave after wave; one with a chunk that was not answered is the last, so that no event overtakes another.
@@ -187,10 +181,13 @@ class _Sender:
         async with connect(
             terms.access, timeout=terms.timeout, connections=terms.in_flight, transport=terms.transport
         ) as client:
-            for _, wave in groupby(bodies, key=lambda item: item[1].wave):
-                await self._wave(client, wave)
-                if self._unfinished or self._stop.is_set():
-                    break
+            try:
+                for _, wave in groupby(bodies, key=lambda item: item[1].wave):
+                    await self._wave(client, wave)
+                    if self._unfinished or self._stop.is_set():
+                        break
+            finally:
+                self._traffic.waited = self._pace.waited
         if self._patience.error:
             raise self._patience.error
 
@@ -199,7 +196,7 @@ class _Sender:
         working = workers
         drained_by = float("inf")
         while working and time.monotonic() < drained_by:
-            done, working = await asyncio.wait(working, timeout=_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            done, working = await asyncio.wait(working, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if any(worker.exception() for worker in done):
                 self._stop.set()  # the others settle what they have in flight
             if self._stop.is_set():
@@ -248,7 +245,9 @@ class _Sender:
         outcome, rows = Outcome(Verdict.LATER, ""), chunk.receipt.waiting[0].rows
         try:
             for attempt in range(TRIES):
-                if not await self._leaves(chunk):  # the next run judges its events one by one
+                await self._pace.leave(rows, partial(self._mark_sent, chunk))
+                step("chunk.sent")
+                if not chunk.receipt.left:  # the next run judges its events one by one
                     self._patience.note(
                         Reason("too_old", "events became too old for Batch while they waited to be sent")
                     )
@@ -269,7 +268,7 @@ class _Sender:
                 self._patience.note(
                     Reason("unanswered", f"a chunk was tried {TRIES} times, the last: {outcome.reason}")
                 )
-        except _StoppedError:
+        except StoppedError:
             logger.debug("chunk %d waits for the next run", chunk.number)
         return outcome
 
@@ -277,44 +276,8 @@ class _Sender:
         run, standing = self._lease.run, chunk.receipt.standing
         await self._group.write(lambda connection: runs.settle(connection, run, chunk.number, standing))
 
-    async def _leaves(self, chunk: _UnderWay) -> bool:
-        """Wait for a body's share of the rate; nobody overtakes who waits for his.
-
-        Returns:
-            That it is noted as `sent`; not where Batch would no longer take its events.
-        """
-        wait: float | None = None
-        try:
-            while wait is None:
-                await self._nobody_waits.wait()
-                if self._stop.is_set():
-                    raise _StoppedError
-                wait = await self._group.write(partial(self._pay, chunk))
-            if wait > 0:
-                await self._wait_for_rate(wait)
-                await self._group.write(partial(self._mark_sent, chunk))
-        finally:
-            if self._waits is chunk:
-                self._waits = None
-                self._nobody_waits.set()
-        step("chunk.sent")
-        return chunk.receipt.left
-
-    def _pay(self, chunk: _UnderWay, connection: sa.Connection) -> float | None:
-        """Book the rate, and leave at once where nothing is to be waited for; None: another waits by now."""
-        if self._waits is not None:
-            return None
-        limit, rows = self._terms.limit, chunk.receipt.waiting[0].rows
-        wait = rate.reserve(connection, self._terms.endpoint, rows, per_second=limit.per_second, burst=self._burst)
-        step("chunk.paid")
-        if wait <= 0:
-            self._mark_sent(chunk, connection)
-        else:
-            self._waits = chunk
-            self._nobody_waits.clear()
-        return wait
-
     def _mark_sent(self, chunk: _UnderWay, connection: sa.Connection) -> None:
+        """Note that a request is about to leave, unless Batch would no longer take its events."""
         if chunk.closes is not None and chunk.closes <= time.time():
             return
         if self._state.is_shared:  # of two hosts one may have lost its turn alone
@@ -324,36 +287,15 @@ class _Sender:
 
     async def _wait(self, outcome: Outcome, attempt: int, left: float) -> None:
         """Full jitter, or what Batch asks for; then every sender is held, in every process on this state."""
-        endpoint = self._terms.endpoint
         self._traffic.throttled += outcome.throttled
         logger.info("sync %s: %s; attempt %d", self._lease.sync, outcome.reason, attempt + 1)
         pause = random.uniform(0, min(_BACKOFF_MAX, _BACKOFF_FIRST * 2**attempt))  # noqa: S311 - spreads retries, guards nothing
         if outcome.retry_after is not None or outcome.throttled:
             pause = max(outcome.retry_after or 0.0, pause)
-            refused = left if outcome.throttled else None
-            await self._group.write(lambda connection: rate.hold(connection, endpoint, pause, refused=refused))
+            await self._pace.hold(pause, left if outcome.throttled else None)
         self._patience.spend(outcome, pause)
         if attempt + 1 < TRIES:
-            await self._sleep(pause)
-
-    async def _wait_for_rate(self, wait: float) -> None:
-        start = time.monotonic()
-        try:
-            while wait > 0:
-                await self._sleep(wait)
-                wait = rate.held(self._state, self._terms.endpoint)
-        finally:
-            self._traffic.waited += time.monotonic() - start
-
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep, but not through a stop."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            if self._stop.is_set():
-                raise _StoppedError
-            await asyncio.sleep(min(left, _POLL_SECONDS))
-        if self._stop.is_set():
-            raise _StoppedError
+            await self._pace.sleep(pause)
 
 
 __all__ = ["DRAIN_SECONDS", "TRIES", "Parcel", "Terms", "Traffic", "deliver"]

@@ -29,8 +29,8 @@ from connector.state import rate, runs
 from connector.state.database import LEASES, State, open_state
 from connector.state.files import write_frames
 from connector.state.lease import Lease, hold
-from connector.story import TURN, turn
 from connector.task import silent
+from connector.turn import TURN, turn
 from tests.simulation.machine import Clock, machine
 
 PROJECT = "project"
@@ -240,8 +240,8 @@ def test_chunk_whose_events_became_too_old_is_not_sent(state: State, lease: Leas
 
 def test_chunk_that_becomes_too_old_while_it_waits_is_not_sent(state: State, lease: Lease) -> None:
     """What counts is the moment at which it would leave, not the one at which the run began."""
-    end = time.time() + 0.15
-    run, api = Run(state, lease, chunks(1, 1, closes={0: end, 1: end})), Api(seconds=0.3)
+    end = time.time() + 0.5
+    run, api = Run(state, lease, chunks(1, 1, closes={0: end, 1: end})), Api(seconds=0.6)
     run.send(api)
     assert run.states == "dp"
 
@@ -527,7 +527,7 @@ import sys, time
 from pathlib import Path
 from connector.state.database import open_state
 from connector.state.lease import hold
-from connector.story import TURN
+from connector.turn import TURN
 with open_state(Path(sys.argv[1]), "project") as state, hold(state, TURN, "other-1"):
     print("held", flush=True)
     time.sleep(60)
