@@ -128,14 +128,16 @@ class Asker:
         """Wait for the rate that all processes on this state share."""
         per_second = self.settings.batch.limits.other.per_second
         burst = rate.burst(0, per_second, 1)
-        wait = rate.reserve(self.state, _OTHER, 1, per_second=per_second, burst=burst)
+        with self.state.write() as connection:
+            wait = rate.reserve(connection, _OTHER, 1, per_second=per_second, burst=burst)
         self.calls.requests += 1
         await asyncio.sleep(max(wait, 0.0))
 
     def _hold(self, status: int, seconds: float | None) -> None:
         refused = status == TOO_MANY
         self.calls.throttled += refused
-        rate.hold(self.state, _OTHER, seconds or 0.0, refused=time.monotonic() if refused else None)
+        with self.state.write() as connection:
+            rate.hold(connection, _OTHER, seconds or 0.0, refused=time.monotonic() if refused else None)
 
     def _patience(self) -> "_Patience":
         return _Patience(time.monotonic() + self.settings.delivery.give_up_after.total_seconds())

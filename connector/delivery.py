@@ -8,43 +8,40 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import polars as pl
+import sqlalchemy as sa
 
 from connector._steps import step
 from connector.api import profiles
 from connector.api._http import Access, Client, EndpointLimit, connect
 from connector.api.profiles import Endpoint
-from connector.errors import ApiError, ConnectorError, StateError
+from connector.errors import ConnectorError, StateError
 from connector.outcome import Outcome, Verdict
+from connector.pacing import Pace, StoppedError
+from connector.patience import Patience
 from connector.payload import OPERATION, Chunk, body
 from connector.receipt import Part, Receipt
 from connector.report import Reason
-from connector.state import rate, runs
+from connector.state import runs
 from connector.state.database import State
 from connector.state.files import read_frames
+from connector.state.group import GroupCommit
 from connector.state.lease import Lease
 
 TRIES = 8
 """Attempts at one body before the next run takes it over."""
 
-REFUSED_MAX = 200
-"""Rows that Batch refused one by one with a 4xx, and none accepted between, until the run ends: it is not the rows."""
-
-UNVERIFIED_MAX = 3
-"""Answers in a row that cannot be trusted (a captive portal, a changed API) before the run ends."""
-
-UNKNOWN_MAX = 3
-"""Requests in a row with an unknown outcome, where none is repeated, before the run ends: the rest is safer unsent."""
-
 DRAIN_SECONDS = 30.0
 """How long calls in flight are waited for after a stop."""
 
 _BACKOFF_FIRST, _BACKOFF_MAX = 1.0, 60.0
-_POLL_SECONDS = 0.05
+_LOOK_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -152,29 +149,28 @@ def _bodies(parcel: Parcel) -> Iterator[tuple[int, Chunk, pl.Series]]:
         held = held.slice(chunk.rows)
 
 
-class _StoppedError(Exception):
-    """The run was told to stop while a chunk was waiting for its turn."""
+class _UnderWay(NamedTuple):
+    """A chunk that is being sent: its number, when Batch stops taking it, what became of it so far."""
+
+    number: int
+    closes: float | None
+    receipt: Receipt
 
 
 class _Sender:
-    """The event loop's side: workers that share the chunks, the rate and the opinion on whether Batch is there."""
+    """The event loop's side: workers that share the chunks, the way out, and the patience with Batch."""
 
     def __init__(self, parcel: Parcel, terms: Terms, traffic: Traffic, stop: threading.Event) -> None:
         self._state = parcel.state
         self._lease = parcel.lease
-        self._leases = parcel.lease, parcel.turn
+        self._turn = parcel.turn
+        self._group = GroupCommit(parcel.state, parcel.lease)
         self._terms = terms
         self._traffic = traffic
         self._stop = stop
-        self._queue_at_bucket = asyncio.Lock()
+        self._patience = Patience(terms.give_up_after, repeats=terms.repeats, reasons=traffic.reasons, stop=stop)
+        self._pace = Pace(parcel.state, self._group, terms.endpoint, terms.limit, stop)
         self._unfinished = False
-        self._failing_since: float | None = None
-        self._unverified = 0
-        self._unknown = 0
-        self._refused = 0
-        self._request_at_fault = False
-        self._error: ConnectorError | None = None
-        self._burst = rate.burst(terms.limit.burst, terms.limit.per_second, terms.limit.per_call)
 
     async def run(self, bodies: Iterator[tuple[int, Chunk, pl.Series]]) -> None:
         """Send wave after wave; one with a chunk that was not answered is the last, so that no event overtakes another.
@@ -185,19 +181,22 @@ class _Sender:
         async with connect(
             terms.access, timeout=terms.timeout, connections=terms.in_flight, transport=terms.transport
         ) as client:
-            for _, wave in groupby(bodies, key=lambda item: item[1].wave):
-                await self._wave(client, wave)
-                if self._unfinished or self._stop.is_set():
-                    break
-        if self._error:
-            raise self._error
+            try:
+                for _, wave in groupby(bodies, key=lambda item: item[1].wave):
+                    await self._wave(client, wave)
+                    if self._unfinished or self._stop.is_set():
+                        break
+            finally:
+                self._traffic.waited = self._pace.waited
+        if self._patience.error:
+            raise self._patience.error
 
     async def _wave(self, client: Client, bodies: Iterator[tuple[int, Chunk, pl.Series]]) -> None:
         workers = {asyncio.create_task(self._work(client, bodies)) for _ in range(self._terms.in_flight)}
         working = workers
         drained_by = float("inf")
         while working and time.monotonic() < drained_by:
-            done, working = await asyncio.wait(working, timeout=_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            done, working = await asyncio.wait(working, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if any(worker.exception() for worker in done):
                 self._stop.set()  # the others settle what they have in flight
             if self._stop.is_set():
@@ -219,95 +218,72 @@ class _Sender:
     async def _work(self, client: Client, bodies: Iterator[tuple[int, Chunk, pl.Series]]) -> None:
         while not self._stop.is_set() and (item := next(bodies, None)):
             number, chunk, operations = item
-            if await self._chunk(client, number, chunk.closes, operations) == "done":
+            under_way = _UnderWay(number, chunk.closes, Receipt([Part(0, chunk.rows)]))
+            if await self._chunk(client, under_way, operations) == "done":
                 self._traffic.settled += chunk.rows
             else:
                 self._unfinished = True
 
-    async def _chunk(self, client: Client, number: int, closes: float | None, operations: pl.Series) -> str:
+    async def _chunk(self, client: Client, chunk: _UnderWay, operations: pl.Series) -> str:
         """Sends a chunk; halves what Batch will not take until the guilty row is alone. How it stands then."""
-        receipt = Receipt([Part(0, len(operations))])
+        receipt = chunk.receipt
         while receipt.waiting:
             part = receipt.waiting[0]
             content = body(operations.slice(part.first, part.rows))
-            outcome = await self._settled(client, number, closes, receipt, content)
+            outcome = await self._settled(client, chunk, content)
             if outcome.verdict is Verdict.SPLIT and part.rows == 1:
-                self._count_refused(outcome.reason)
+                self._patience.refused_alone(outcome.reason)
             if outcome.verdict not in (Verdict.ACCEPTED, Verdict.SPLIT):
                 break
-        if self._request_at_fault:
+        if self._patience.request_at_fault:
             receipt.forgive()
-            runs.settle(self._state, self._lease, number, receipt.standing)
+            await self._note_standing(chunk)
         return receipt.standing.state
 
-    def _count_refused(self, reason: str) -> None:
-        """After so many rows in a row, each refused alone, it is the request that is at fault, which ends the run."""
-        self._refused += 1
-        if self._refused >= REFUSED_MAX:
-            self._request_at_fault = True
-            refused = f"Batch refused {self._refused} rows in a row, one by one: {reason}"
-            self._halt(ApiError(refused, remedy="the request is at fault: look for a newer connector"))
-
-    async def _settled(
-        self, client: Client, number: int, closes: float | None, receipt: Receipt, content: bytes
-    ) -> Outcome:
+    async def _settled(self, client: Client, chunk: _UnderWay, content: bytes) -> Outcome:
         """The same bytes, until there is an outcome to act on; what each attempt came to is on the receipt."""
-        outcome, rows = Outcome(Verdict.LATER, ""), receipt.waiting[0].rows
+        outcome, rows = Outcome(Verdict.LATER, ""), chunk.receipt.waiting[0].rows
         try:
             for attempt in range(TRIES):
-                await self._pace(rows)
-                step("chunk.paid")
-                if closes is not None and closes <= time.time():  # the next run judges its events one by one
-                    self._note(Reason("too_old", "events became too old for Batch while they waited to be sent"))
-                    break
-                receipt.leave()
-                runs.mark_sent(self._state, self._leases, number, receipt.standing)
+                await self._pace.leave(rows, partial(self._mark_sent, chunk))
                 step("chunk.sent")
+                if not chunk.receipt.left:  # the next run judges its events one by one
+                    self._patience.note(
+                        Reason("too_old", "events became too old for Batch while they waited to be sent")
+                    )
+                    break
                 self._traffic.requests += 1
                 self._traffic.retries += attempt > 0
                 self._traffic.bytes += len(content)
                 left = time.monotonic()
                 outcome = await profiles.send(client, self._terms.endpoint, content, rows)
-                receipt.note(outcome)
+                chunk.receipt.note(outcome)
                 # Before any wait: killed in a pause, what Batch did not take must not look as if it may have.
-                runs.settle(self._state, self._lease, number, receipt.standing)
+                await self._note_standing(chunk)
                 step("chunk.settled")
-                if not await self._again(outcome, attempt, left):
+                if not self._patience.heard(outcome):
                     break
+                await self._wait(outcome, attempt, left)
             else:
-                self._note(Reason("unanswered", f"a chunk was tried {TRIES} times, the last: {outcome.reason}"))
-        except _StoppedError:
-            logger.debug("chunk %d waits for the next run", number)
+                self._patience.note(
+                    Reason("unanswered", f"a chunk was tried {TRIES} times, the last: {outcome.reason}")
+                )
+        except StoppedError:
+            logger.debug("chunk %d waits for the next run", chunk.number)
         return outcome
 
-    async def _again(self, outcome: Outcome, attempt: int, left: float) -> bool:
-        """Whether the same bytes, which left then, go once more, after the wait that this takes."""
-        match outcome.verdict:
-            case Verdict.ACCEPTED | Verdict.SPLIT:
-                self._failing_since, self._unverified, self._unknown = None, 0, 0
-                self._refused = 0 if outcome.verdict is Verdict.ACCEPTED else self._refused
-                return False
-            case Verdict.STOP:
-                remedy = (
-                    "check batch.project_key, batch.rest_key and batch.base_url; nothing is lost, the next run goes on"
-                )
-                self._halt(ApiError(f"Batch refuses the request: {outcome.reason}", remedy=remedy))
-                return False
-            case Verdict.UNVERIFIED:
-                self._unverified += 1
-                if self._unverified >= UNVERIFIED_MAX:
-                    told = f"{self._unverified} answers in a row that cannot be trusted, the last: {outcome.reason}"
-                    self._halt(None, Reason("untrusted", told))
-                return False
-            case Verdict.UNKNOWN if not self._terms.repeats:
-                self._unknown += 1
-                if self._unknown >= UNKNOWN_MAX:
-                    told = f"{self._unknown} requests in a row with an unknown outcome, the last: {outcome.reason}"
-                    self._halt(None, Reason("unanswered", told))
-                return False
-            case Verdict.LATER | Verdict.UNKNOWN:
-                await self._wait(outcome, attempt, left)
-                return True
+    async def _note_standing(self, chunk: _UnderWay) -> None:
+        run, standing = self._lease.run, chunk.receipt.standing
+        await self._group.write(lambda connection: runs.settle(connection, run, chunk.number, standing))
+
+    def _mark_sent(self, chunk: _UnderWay, connection: sa.Connection) -> None:
+        """Note that a request is about to leave, unless Batch would no longer take its events."""
+        if chunk.closes is not None and chunk.closes <= time.time():
+            return
+        if self._state.is_shared:  # of two hosts one may have lost its turn alone
+            self._turn.check(connection)
+        chunk.receipt.leave()
+        runs.mark_sent(connection, self._lease.run, chunk.number, chunk.receipt.standing)
 
     async def _wait(self, outcome: Outcome, attempt: int, left: float) -> None:
         """Full jitter, or what Batch asks for; then every sender is held, in every process on this state."""
@@ -316,58 +292,10 @@ class _Sender:
         pause = random.uniform(0, min(_BACKOFF_MAX, _BACKOFF_FIRST * 2**attempt))  # noqa: S311 - spreads retries, guards nothing
         if outcome.retry_after is not None or outcome.throttled:
             pause = max(outcome.retry_after or 0.0, pause)
-            rate.hold(self._state, self._terms.endpoint, pause, refused=left if outcome.throttled else None)
-        self._watch_outage(outcome, pause)
+            await self._pace.hold(pause, left if outcome.throttled else None)
+        self._patience.spend(outcome, pause)
         if attempt + 1 < TRIES:
-            await self._sleep(pause)
-
-    def _watch_outage(self, outcome: Outcome, pause: float) -> None:
-        now = time.monotonic()
-        self._failing_since = self._failing_since or now
-        if now + pause - self._failing_since > self._terms.give_up_after:
-            told = (
-                f"no request succeeded, and the next try would be {now + pause - self._failing_since:.0f} s after the"
-                f" first (delivery.give_up_after: {self._terms.give_up_after:.0f} s); the last: {outcome.reason}"
-            )
-            self._halt(None, Reason("outage", told))
-
-    def _halt(self, error: ConnectorError | None, reason: Reason | None = None) -> None:
-        self._error = self._error or error
-        if reason:
-            self._note(reason)
-        self._stop.set()
-
-    def _note(self, reason: Reason) -> None:
-        """Why the run is not green; the first reason is the cause, those that follow are its echo."""
-        if not self._traffic.reasons:
-            self._traffic.reasons.append(reason)
-
-    async def _pace(self, profiles_: int) -> None:
-        """Wait for this body's share of the rate; one worker at a time, so that they leave in order."""
-        async with self._queue_at_bucket:
-            if self._stop.is_set():
-                raise _StoppedError
-            limit = self._terms.limit
-            wait = rate.reserve(
-                self._state, self._terms.endpoint, profiles_, per_second=limit.per_second, burst=self._burst
-            )
-            start = time.monotonic()
-            try:
-                while wait > 0:
-                    await self._sleep(wait)
-                    wait = rate.held(self._state, self._terms.endpoint)
-            finally:
-                self._traffic.waited += time.monotonic() - start
-
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep, but not through a stop."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            if self._stop.is_set():
-                raise _StoppedError
-            await asyncio.sleep(min(left, _POLL_SECONDS))
-        if self._stop.is_set():
-            raise _StoppedError
+            await self._pace.sleep(pause)
 
 
 __all__ = ["DRAIN_SECONDS", "TRIES", "Parcel", "Terms", "Traffic", "deliver"]

@@ -47,6 +47,11 @@ class Receipt:
         shown = [part[:3] for part in parts] if len(parts) > 1 or "refused" in states else []
         return Standing(whole, self._refusals, shown, self._unknown_at)
 
+    @property
+    def left(self) -> bool:
+        """A request with the first waiting part has left, and its answer is not noted yet."""
+        return self.waiting[0].state == "sent"
+
     def leave(self) -> None:
         """A request with the first waiting part is about to leave."""
         self.waiting[0] = self.waiting[0]._replace(state="sent")

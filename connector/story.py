@@ -3,8 +3,8 @@
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,20 +20,15 @@ from connector.api import profiles
 from connector.api._http import Access
 from connector.config import Outbound, Sync
 from connector.delivery import Parcel, Terms, Traffic, deliver
-from connector.errors import BusyError, CancelledRunError, ConnectorError, GuardError, StateError, WarehouseError
+from connector.errors import CancelledRunError, ConnectorError, GuardError, StateError, WarehouseError
 from connector.payload import Chunk
 from connector.report import Reason, Report, killed
 from connector.state import exports, runs, snapshots
 from connector.state.database import State
 from connector.state.files import checksum
-from connector.state.lease import Lease, hold, is_alive
+from connector.state.lease import Lease
 from connector.task import Progress, Task, discard
-
-TURN = "#delivery"
-"""Name of the lease of the run that sends: no sync can have it."""
-
-_POLL_SECONDS = 0.1
-_RENEW_SECONDS = 10.0
+from connector.turn import turn
 
 logger = logging.getLogger(__name__)
 
@@ -277,42 +272,6 @@ class Story(ABC, Generic[S, Kept, D]):
             self.lease.check(connection)
             runs.close_run(connection, self.lease, self.lease.run, report.to_dict())
         return report
-
-
-@contextmanager
-def turn(state: State, lease: Lease, *, attributes_first: bool, progress: Progress) -> Iterator[Lease]:
-    """The right to send, a lease: one run of a project at a time, so that no profile is ever in two calls at once.
-
-    The rate is the project's anyway, so that waiting costs no throughput; reading and comparing go on meanwhile.
-
-    Args:
-        state: The project's.
-        lease: The run's; renewed while it waits.
-        attributes_first: Let runs of profile syncs that are ready go first, as an event's automation reads attributes.
-        progress: Told that the run waits.
-    """
-    renew_at = time.monotonic() + _RENEW_SECONDS
-    with ExitStack() as stack:
-        while (attributes_first and _attributes_are_ready(state)) or not (held := _entered(stack, state, lease.run)):
-            progress("wait", 0, None)
-            time.sleep(_POLL_SECONDS)
-            if time.monotonic() > renew_at:
-                renew_at = time.monotonic() + _RENEW_SECONDS
-                with state.write() as connection:
-                    lease.check(connection)
-        step("turn.taken")
-        yield held
-
-
-def _entered(stack: ExitStack, state: State, run: str) -> Lease | None:
-    try:
-        return stack.enter_context(hold(state, TURN, run))
-    except BusyError:
-        return None
-
-
-def _attributes_are_ready(state: State) -> bool:
-    return any(is_alive(state, sync) for sync in runs.open_syncs(state, "profiles"))
 
 
 def sweep_outbox(state: State, lease: Lease) -> None:

@@ -21,19 +21,21 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from connector.api._http import Access, UpdateLimit
-from connector.delivery import DRAIN_SECONDS, UNKNOWN_MAX, UNVERIFIED_MAX, Parcel, Terms, Traffic, deliver
+from connector.delivery import DRAIN_SECONDS, Parcel, Terms, Traffic, deliver
 from connector.errors import ApiError, CancelledRunError, StateError
+from connector.patience import UNKNOWN_MAX, UNVERIFIED_MAX
 from connector.payload import OPERATION, Chunk
-from connector.state import runs
+from connector.state import rate, runs
 from connector.state.database import LEASES, State, open_state
 from connector.state.files import write_frames
 from connector.state.lease import Lease, hold
-from connector.story import TURN, turn
 from connector.task import silent
+from connector.turn import TURN, turn
 from tests.simulation.machine import Clock, machine
 
 PROJECT = "project"
 OK = (202, {"code": "SUCCESS"})
+NO_LIMIT = UpdateLimit(per_second=1e6, burst=1_000_000)
 
 Answer = tuple[int, Any]
 
@@ -96,6 +98,7 @@ class Run:
         in_flight: int = 1,
         repeats: bool = False,
         timeout: float = 5.0,
+        limit: UpdateLimit = NO_LIMIT,
         progress: Callable[[int], None] = lambda _: None,
     ) -> Traffic:
         """Deliver all of it."""
@@ -103,7 +106,7 @@ class Run:
         terms = Terms(
             access=Access("http://api.test/2.11", SecretStr("project_key"), SecretStr("rest_key")),
             endpoint="update",
-            limit=UpdateLimit(per_second=1e6, burst=1_000_000),
+            limit=limit,
             in_flight=in_flight,
             timeout=timeout,
             give_up_after=20.0,
@@ -237,8 +240,8 @@ def test_chunk_whose_events_became_too_old_is_not_sent(state: State, lease: Leas
 
 def test_chunk_that_becomes_too_old_while_it_waits_is_not_sent(state: State, lease: Lease) -> None:
     """What counts is the moment at which it would leave, not the one at which the run began."""
-    end = time.time() + 0.15
-    run, api = Run(state, lease, chunks(1, 1, closes={0: end, 1: end})), Api(seconds=0.3)
+    end = time.time() + 0.5
+    run, api = Run(state, lease, chunks(1, 1, closes={0: end, 1: end})), Api(seconds=0.6)
     run.send(api)
     assert run.states == "dp"
 
@@ -308,6 +311,40 @@ def test_refusals_inside_an_acknowledged_half_name_their_operation(state: State,
     run.send(Api(lambda ids: (413, {}) if len(ids) == 4 else (202, partial) if "c3" in ids else OK))
     assert run.rows[0].refusals == [[3, "x", "no"]]
     assert run.states == "d"
+
+
+# How the rate and the state are shared by calls under way.
+
+
+def test_rate_is_booked_for_one_call_ahead(state: State, lease: Lease) -> None:
+    """Of eight that could leave one books the rate and waits; a run that is stopped leaves at most that to be made up."""
+    run, limit = Run(state, lease, chunks(*[100] * 8)), UpdateLimit(per_second=100, burst=200)
+
+    def interrupt(_done: int) -> None:
+        raise CancelledRunError("cancelled")
+
+    with pytest.raises(CancelledRunError):
+        run.send(Api(), in_flight=8, limit=limit, progress=interrupt)
+    assert run.states == "p" * 8
+    with state.write() as connection:
+        wait = rate.reserve(connection, "update", 1, per_second=100.0, burst=0.0)
+    assert wait <= 4
+
+
+def test_calls_under_way_share_transactions(state: State, lease: Lease) -> None:
+    """Forty calls, eight at a time, are noted as sent and as done in fewer transactions than calls."""
+    commits = 0
+
+    def note(_connection: sa.Connection) -> None:
+        nonlocal commits
+        commits += 1
+
+    run = Run(state, lease, chunks(*[2] * 40))
+    sa.event.listen(state.engine, "commit", note)
+    run.send(Api(), in_flight=8)
+    sa.event.remove(state.engine, "commit", note)
+    assert run.states == "d" * 40
+    assert commits <= 40
 
 
 # How a delivery ends early.
@@ -490,7 +527,7 @@ import sys, time
 from pathlib import Path
 from connector.state.database import open_state
 from connector.state.lease import hold
-from connector.story import TURN
+from connector.turn import TURN
 with open_state(Path(sys.argv[1]), "project") as state, hold(state, TURN, "other-1"):
     print("held", flush=True)
     time.sleep(60)

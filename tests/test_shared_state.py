@@ -47,7 +47,8 @@ def test_two_projects_share_a_database_and_nothing_else(shared_home: Home, anoth
     other = Home(tmp_path / "other", another)
     with shared_home.opened() as one, other.opened("project_other") as two:
         assert one.seed != two.seed
-        rate.hold(one, "update", 30.0)
+        with one.write() as connection:
+            rate.hold(connection, "update", 30.0)
         assert rate.held(two, "update") == 0
         with hold(one, "customers", "run-1"), hold(two, "customers", "run-2") as lease:
             assert lease.fence == 1
@@ -138,7 +139,7 @@ def test_the_hosts_own_clock_decides_nothing(state: State, monkeypatch: pytest.M
         other = {"sync": "customers", "fence": 7, "run": "run-7", "host": "elsewhere", "pid": 1}
         expires = sa.extract("epoch", sa.func.clock_timestamp()) + 60
         connection.execute(sa.insert(LEASES).values(expires=expires, **other))
-    rate.hold(state, "update", 30.0)
+        rate.hold(connection, "update", 30.0)
     real, monotonic = time.time, time.monotonic
     monkeypatch.setattr(time, "time", lambda: real() + 7200)
     monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 7200)
@@ -147,7 +148,8 @@ def test_the_hosts_own_clock_decides_nothing(state: State, monkeypatch: pytest.M
     with pytest.raises(BusyError, match="run run-7 on elsewhere"), hold(state, "customers", "run-8"):
         pytest.fail("two hold it")
     assert 29 < rate.held(state, "update") <= 30
-    wait = rate.reserve(state, "update", 200, per_second=300.0, burst=0.0)
+    with state.write() as connection:
+        wait = rate.reserve(connection, "update", 200, per_second=300.0, burst=0.0)
     monkeypatch.undo()
     assert 29 < wait <= 31
 
@@ -156,11 +158,13 @@ def test_the_hosts_own_clock_decides_nothing(state: State, monkeypatch: pytest.M
 def test_a_server_clock_that_is_set_back_stops_nobody(state: State, back: float) -> None:
     """Times of a bucket that lie in the future are moved with the clock: no burst, and no wait for the old hour."""
     for _ in range(3):
-        before = rate.reserve(state, "update", 300, per_second=300.0, burst=0.0)
+        with state.write() as connection:
+            before = rate.reserve(connection, "update", 300, per_second=300.0, burst=0.0)
     moved = {name: BUCKETS.c[name] + back for name in ("paid_until", "hold_until", "seen", "cut")}
     with state.write() as connection:
         connection.execute(sa.update(BUCKETS).values(**moved))
-    assert rate.reserve(state, "update", 300, per_second=300.0, burst=0.0) == pytest.approx(before + 1, abs=0.3)
+        wait = rate.reserve(connection, "update", 300, per_second=300.0, burst=0.0)
+    assert wait == pytest.approx(before + 1, abs=0.3)
 
 
 def test_a_live_holder_keeps_its_lease_while_it_is_busy_elsewhere(

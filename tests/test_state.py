@@ -1,5 +1,6 @@
 """The state folder: of one project, private, not believed when damaged; one run at a time; a rate never exceeded."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -25,8 +26,9 @@ from connector.mapping import KEY
 from connector.simulator.limits import Rate, TokenBucket
 from connector.state import folding, postgres, rate, snapshots, sqlite
 from connector.state.database import BUCKETS, LEASES, META, SCHEMA, SNAPSHOTS, State, open_state
+from connector.state.group import GroupCommit
 from connector.state.lease import hold
-from connector.state.runs import settle
+from connector.state.runs import Standing, settle
 from tests.states import PROJECT, Home
 
 
@@ -353,8 +355,10 @@ def test_a_run_that_was_taken_for_dead_cannot_write(state: State) -> None:
     """Once a newer holder has the sync, every write of the older one is refused, and nothing of it is kept."""
     with hold(state, "customers", "run-1") as stale:
         let_expire(state)
-        with hold(state, "customers", "run-2") as fresh, pytest.raises(StateError, match="run run-1 lost its lease"):
-            settle(state, stale, 0, "done")
+        with hold(state, "customers", "run-2") as fresh:
+            late = GroupCommit(state, stale).write(lambda connection: settle(connection, "run-1", 0, Standing("done")))
+            with pytest.raises(StateError, match="run run-1 lost its lease"):
+                asyncio.run(late)
         assert fresh.fence == stale.fence + 1
         with pytest.raises(StateError, match="lost its lease"), state.write() as connection:  # noqa: PT012 - a transaction
             connection.execute(sa.insert(SNAPSHOTS), {"sync": "customers", "generation": 9, "manifest": {}})
@@ -391,7 +395,8 @@ class Sender:
     def leave(self, profiles: int) -> float:
         """When a request may leave, in virtual time."""
         before = self.now
-        wait = rate.reserve(self.state, "update", profiles, per_second=self.per_second, burst=self.burst)
+        with self.state.write() as connection:
+            wait = rate.reserve(connection, "update", profiles, per_second=self.per_second, burst=self.burst)
         return before + max(wait, 0.0)
 
 
@@ -453,7 +458,8 @@ def test_a_true_limit_below_the_configured_one_is_found(state: State, share: flo
         if strict.take(1000, sender.now):
             refusals.append(sender.now - start)
             pause = chance.uniform(0.0, 1.0)
-            rate.hold(state, "update", pause, refused=time.monotonic())
+            with state.write() as connection:
+                rate.hold(connection, "update", pause, refused=time.monotonic())
             sender.advance(pause)
         else:
             accepted += 1000
@@ -466,15 +472,17 @@ def test_two_senders_share_one_bucket(home: Home, state: State) -> None:
     with home.opened() as other:
         one, two = (Sender(each, 300.0, 1000, 200) for each in (state, other))
         times = sorted([one.leave(200) if number % 2 else two.leave(200) for number in range(60)])
-        assert rate.reserve(other, "export", 1, per_second=1.0, burst=0.0) <= 1.0
+        with other.write() as connection:
+            assert rate.reserve(connection, "export", 1, per_second=1.0, burst=0.0) <= 1.0
     assert 200 * 59 / (times[-1] - times[0]) == pytest.approx(300.0, rel=0.01)
 
 
 def test_a_pause_holds_everybody(home: Home, state: State) -> None:
     """A Retry-After reaches other processes, is not shortened by a smaller one, and ends."""
     with home.opened() as other:
-        rate.hold(state, "update", 30.0)
-        rate.hold(other, "update", 5.0)
+        for each, seconds in ((state, 30.0), (other, 5.0)):
+            with each.write() as connection:
+                rate.hold(connection, "update", seconds)
         sender = Sender(other, 300.0, 1000, 200)
         assert 29 < rate.held(other, "update") <= 30
         assert 29 < sender.leave(200) - sender.now <= 31
@@ -489,8 +497,8 @@ def test_the_clock_of_another_boot_is_not_believed(state: State, of_another_boot
     """After a reboot, or on another host, old times neither block nor allow a burst: the bucket starts empty."""
     sender = Sender(state, 300.0, 1000, 200)
     sender.leave(200)
-    rate.hold(state, "update", 60.0, refused=time.monotonic())
     with state.write() as connection:
+        rate.hold(connection, "update", 60.0, refused=time.monotonic())
         values = {"clock": "another boot", "paid_until": of_another_boot, "hold_until": of_another_boot}
         connection.execute(sa.update(BUCKETS).values(**values))
     assert rate.held(state, "update") == 0

@@ -66,7 +66,8 @@ def test_an_older_state_is_brought_forward(world: World, version: int) -> None:
             assert connection.execute(sa.select(META.c.value).where(META.c.name == "schema")).scalar_one() == str(
                 SCHEMA
             )
-        rate.hold(state, "update", 1.0, refused=time.monotonic())
+        with state.write() as connection:
+            rate.hold(connection, "update", 1.0, refused=time.monotonic())
         with hold(state, "profile_attributes", "run-1") as lease:
             assert ask_anew(state, lease, None, {}, "").number == 1
     world.sql("update customers set visits = 100 where custom_id = 'c3'")

@@ -11,6 +11,15 @@ from connector.cli._answer import INTERRUPTED, Call, refuse
 from connector.cli._commands import commands
 from connector.errors import ConnectorError, UsageError
 
+_ALLOCATORS = {
+    "_RJEM_MALLOC_CONF": "narenas:2,dirty_decay_ms:100,muzzy_decay_ms:0",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+}
+"""Polars and Arrow, which look here when they are loaded, give freed memory back to the system within moments.
+
+By default they keep it for the next phase of a run, each its own: a sixth of the peak.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 green, 1 failed, 2 usage or configuration, 3 incomplete, 4 guarded, 5 busy.
@@ -23,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imports make objects that live as long as the process: looking through them again and again costs a quarter of
     # the start, and a columnar run makes few others.
     gc.set_threshold(100_000)
+    for name, how in _ALLOCATORS.items():
+        os.environ.setdefault(name, how)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     call = Call(json="--json" in arguments)
     try:

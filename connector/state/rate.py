@@ -2,6 +2,7 @@
 
 import platform
 import time
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,51 +38,49 @@ def burst(capacity: int, per_second: float, per_call: int) -> float:
     return max(min(held - per_second * JITTER_SECONDS, 3.0 * per_call), 0.0)
 
 
-def reserve(state: State, endpoint: str, profiles: int, *, per_second: float, burst: float) -> float:
+def reserve(connection: sa.Connection, endpoint: str, profiles: int, *, per_second: float, burst: float) -> float:
     """Book `profiles` and return how many seconds to wait before they may leave (negative: they could have left).
 
     The first booking on a new state, after a reboot or on another host starts from an empty bucket: a full one would
     let each restart send a burst.
 
     Args:
-        state: Where the bucket is shared.
+        connection: Of a transaction that writes where the bucket is shared.
         endpoint: Which bucket.
         profiles: Operations of the request.
         per_second: The bucket's rate.
         burst: From `burst`.
     """
-    with state.write() as connection:
-        name, now = _clock(connection)
-        bucket = _bucket(connection, endpoint, name, now) or _Bucket(now + burst / per_second, 0.0, 1.0, now, _NEVER)
-        share = min(1.0, bucket.share + GROWTH * (now - bucket.seen))
-        rate = per_second * share
-        # Nothing is saved up beyond the burst, and nothing at all while Batch had us wait: its bucket is empty then.
-        paid = max(bucket.paid_until, now, bucket.hold_until + burst / rate) + profiles / rate
-        _store(connection, endpoint, name, bucket._replace(paid_until=paid, share=share, seen=now))
+    name, now = _clock(connection)
+    bucket = _bucket(connection, endpoint, name, now) or _Bucket(now + burst / per_second, 0.0, 1.0, now, _NEVER)
+    share = min(1.0, bucket.share + GROWTH * (now - bucket.seen))
+    rate = per_second * share
+    # Nothing is saved up beyond the burst, and nothing at all while Batch had us wait: its bucket is empty then.
+    paid = max(bucket.paid_until, now, bucket.hold_until + burst / rate) + profiles / rate
+    _store(connection, endpoint, name, bucket._replace(paid_until=paid, share=share, seen=now))
     return max(bucket.hold_until, paid - max(burst, profiles) / rate) - now
 
 
-def hold(state: State, endpoint: str, seconds: float, *, refused: float | None = None) -> None:
+def hold(connection: sa.Connection, endpoint: str, seconds: float, *, refused: float | None = None) -> None:
     """Let nobody send to the endpoint for that long, in any process on this state.
 
     Args:
-        state: Where the bucket is shared.
+        connection: Of a transaction that writes where the bucket is shared.
         endpoint: Which bucket.
         seconds: From now.
         refused: When the call left, by `time.monotonic`, of which Batch said that it was too much: from now on less is
             sent, and slowly more again. Somebody else may use the project's keys, or the true limit is lower than the
             configured one.
     """
-    with state.write() as connection:
-        name, now = _clock(connection)
-        bucket = _bucket(connection, endpoint, name, now) or _Bucket(now, 0.0, 1.0, now, _NEVER)
-        share, cut = bucket.share, bucket.cut
-        # By its age, as the bucket's clock may be a server's; those in flight are refused for the same reason.
-        if refused is not None and now - (time.monotonic() - refused) > cut:
-            share = max(share * (CUT if now - cut > SOON else CUT_SOON), SHARE_MIN)
-            cut = now
-        until = max(bucket.hold_until, now + seconds)
-        _store(connection, endpoint, name, bucket._replace(hold_until=until, share=share, cut=cut))
+    name, now = _clock(connection)
+    bucket = _bucket(connection, endpoint, name, now) or _Bucket(now, 0.0, 1.0, now, _NEVER)
+    share, cut = bucket.share, bucket.cut
+    # By its age, as the bucket's clock may be a server's; those in flight are refused for the same reason.
+    if refused is not None and now - (time.monotonic() - refused) > cut:
+        share = max(share * (CUT if now - cut > SOON else CUT_SOON), SHARE_MIN)
+        cut = now
+    until = max(bucket.hold_until, now + seconds)
+    _store(connection, endpoint, name, bucket._replace(hold_until=until, share=share, cut=cut))
 
 
 def held(state: State, endpoint: str) -> float:
@@ -135,6 +134,11 @@ def _clock(connection: sa.Connection) -> tuple[str, float]:
     """
     if is_shared(connection):
         return "server", connection.execute(sa.select(clock(connection))).scalar_one()
+    return _boot(), time.monotonic()
+
+
+@cache
+def _boot() -> str:
+    """This boot of this host, which a process does not outlive."""
     boot = Path("/proc/sys/kernel/random/boot_id")
-    name = boot.read_text().strip() if boot.exists() else platform.node()
-    return name, time.monotonic()
+    return boot.read_text().strip() if boot.exists() else platform.node()

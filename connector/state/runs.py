@@ -116,29 +116,22 @@ def open_run(connection: sa.Connection, lease: Lease, run: Opened, chunks: Seque
         connection.execute(sa.insert(CHUNKS), rows)
 
 
-def mark_sent(state: State, leases: tuple[Lease, Lease], number: int, standing: Standing) -> None:
+def mark_sent(connection: sa.Connection, run: str, number: int, standing: Standing) -> None:
     """The next attempt of a chunk, or of the part of it that is `sent`, is about to leave.
 
     Args:
-        state: The project's.
-        leases: The run's, and its right to send: of two hosts one may have lost the second alone.
+        connection: Of a transaction that checks the run's lease.
+        run: The run's id.
         number: The chunk's.
         standing: How it then stands.
     """
-    lease, turn = leases
-    with state.write() as connection:
-        lease.check(connection)
-        if state.is_shared:
-            turn.check(connection)
-        connection.execute(_ANOTHER_ATTEMPT, {"of_run": lease.run, "at": number, **_columns(standing)})
+    connection.execute(_ANOTHER_ATTEMPT, {"of_run": run, "at": number, **_columns(standing)})
 
 
-def settle(state: State, lease: Lease, number: int, standing: Standing) -> None:
+def settle(connection: sa.Connection, run: str, number: int, standing: Standing) -> None:
     """Note what an attempt at a chunk came to: durable before anything is waited for."""
-    with state.write() as connection:
-        lease.check(connection)
-        settled = {"settled_at": time.time(), **_columns(standing)}
-        connection.execute(_CHUNK, {"of_run": lease.run, "at": number, **settled})
+    settled = {"settled_at": time.time(), **_columns(standing)}
+    connection.execute(_CHUNK, {"of_run": run, "at": number, **settled})
 
 
 def _columns(standing: Standing) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from connector.simulator import Served, serve
 from connector.state import runs
 from connector.state.database import State, open_state
 from connector.state.lease import hold
-from connector.story import TURN
+from connector.turn import TURN
 from tests.world import PROJECT_KEY, World
 
 EVENTS, CUSTOMERS, IN_FLIGHT = 20_000, 6_000, 4

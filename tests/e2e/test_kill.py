@@ -158,7 +158,7 @@ def test_second_signal_ends_at_once_like_a_crash(served: tuple[World, Served], n
 def test_second_run_of_a_sync_is_busy_while_the_first_runs(served: tuple[World, Served]) -> None:
     """G8: whoever starts a sync that runs is told who holds it, exits 5 and sends nothing; the first goes on."""
     world, _ = served
-    world.api.inject({"delay": 0.3, "apply": True, "share": 1.0})
+    world.api.inject({"delay": 2.0, "apply": True, "share": 1.0})  # until the second one has started on a busy machine
     first = start(world)
     wait_for_operations(world, 1000)
     status, report = finished(start(world))

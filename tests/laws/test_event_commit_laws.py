@@ -140,11 +140,11 @@ class Run:
             opened = runs.Opened(run, "k", {}, "", {"kind": "events", "started": 0.0})
             with state.write() as connection:
                 runs.open_run(connection, lease, opened, [chunk for chunk, *_ in self.chunks])
-            for number, (_, outcome, refusals, parts) in enumerate(self.chunks):
-                if outcome == "sent":
-                    runs.mark_sent(state, (lease, lease), number, runs.Standing("sent"))
-                elif outcome != "planned" or draw.random() < 0.5:
-                    runs.settle(state, lease, number, runs.Standing(outcome, refusals, parts))
+                for number, (_, outcome, refusals, parts) in enumerate(self.chunks):
+                    if outcome == "sent":
+                        runs.mark_sent(connection, run, number, runs.Standing("sent"))
+                    elif outcome != "planned" or draw.random() < 0.5:
+                        runs.settle(connection, run, number, runs.Standing(outcome, refusals, parts))
 
     def fates(self, *, holds: bool) -> dict[int, str]:
         return {number: one.fate(holds=holds) for one in self.operations for number in one.events}

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import sqlalchemy as sa
 
 from connector import commit, delivery, event_commit, events, outcome, settled, sync
 from connector.api import profiles
 from connector.event_planning import HELD
 from connector.outcome import Outcome
 from connector.state import runs
-from connector.state.database import State
-from connector.state.lease import Lease
 from connector.state.ledger import Ledger
 from tests.simulation.fixed import kill_in_a_pause, late_copy, refused_attribute
 from tests.simulation.scenario import play
@@ -114,9 +113,9 @@ def _nothing_is_due_again(patch: pytest.MonkeyPatch) -> None:
 def _refusals_are_noted_after_the_pause(patch: pytest.MonkeyPatch) -> None:
     real = runs.settle
 
-    def late(state: State, lease: Lease, number: int, standing: runs.Standing) -> None:
+    def late(connection: sa.Connection, run: str, number: int, standing: runs.Standing) -> None:
         if standing.state != "planned":
-            real(state, lease, number, standing)
+            real(connection, run, number, standing)
 
     patch.setattr(runs, "settle", late)
 
