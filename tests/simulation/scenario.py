@@ -79,6 +79,8 @@ class Story:
         self._world = world
         self.chance = chance
         self.lines = [str(world.setup)]
+        self.old = True
+        """Some orders are placed too long ago for Batch."""
         self._gone: list[tuple[Any, dict[str, Any]]] = []
         self._numbers = 0
         self._syncs = syncs
@@ -98,6 +100,13 @@ class Story:
         made.chance = random.Random(label)  # noqa: S311 - the same for the same label
         made.lines, made._gone = list(self.lines), list(self._gone)
         return made
+
+    def stir(self) -> None:
+        """Much changes, so that the next run has calls to make."""
+        for _ in range(self.chance.randint(3, 6) if CUSTOMERS in self._syncs else 0):
+            self._change_customer()
+        if ORDERS in self._syncs:
+            self._place(self.chance.choice([BUSY, BUSY, "c1", "c3"]) for _ in range(self.chance.choice([3, 5, 8, 20])))
 
     def begin(self, orders: int) -> None:
         """What the warehouse has at first."""
@@ -134,7 +143,7 @@ class Story:
         if sync == ORDERS:
             return self.chance.choice(_HELD) if self._retries and not again else _HELD[1]
         clears = self._world.setup.customers.get("on_removed") == "clear"  # only a full read tells who has left
-        return {"full": True} if clears or self.chance.random() < 0.5 else {}
+        return {"full": True} if clears or self.chance.random() < 0.25 else {}
 
     def _last(self, sync: str) -> list[str]:
         """All is well, and a full read changes nothing at the API: neither a death nor a cursor passed anything by."""
@@ -248,9 +257,8 @@ class Story:
         for key in keys:
             chance, number = self.chance, self._numbers
             self._numbers += 1
-            age = chance.choice(
-                [chance.uniform(0, 10 * 3600)] * 12 + [chance.uniform(23.5, 30) * 3600, 40 * 3600.0, -7200.0]
-            )
+            old = [chance.uniform(23.5, 30) * 3600, 40 * 3600.0] if self.old else []
+            age = chance.choice([chance.uniform(0, 10 * 3600)] * 12 + old + [-7200.0])
             placed = self._now() - timedelta(seconds=age)
             row = {
                 "custom_id": key if chance.random() < 0.98 else None, "order_id": number, "ref": str(number),
