@@ -48,17 +48,18 @@ def play(folder: Path, seed: int, step: str | None = None) -> dict[str, list[str
         Failed: A promise was broken; whatever else is raised has seed, step and story in a note.
     """
     chance = random.Random(f"deaths {seed}")  # noqa: S311 - the same for the same seed
-    with universe(folder, seed, _setup(chance, sync := chance.choice([CUSTOMERS, ORDERS]))) as world:
+    sync = chance.choice([CUSTOMERS, ORDERS])
+    with universe(folder, seed, _setup(chance)) as world:
         tree = _Tree(world, seed, chance, sync)
         moments = tree.moments() if step is None else [tree.moment(step)]
         return {moment.step: tree.play(moment) for moment in moments}
 
 
-def _setup(chance: random.Random, sync: str) -> Setup:
+def _setup(chance: random.Random) -> Setup:
     setup = replace(drawn_setup(chance), per_call=chance.choice([1, 1, 2, 3]))
     if chance.random() < 0.3:
         setup = replace(setup, rate=Rate(5, 2 * setup.per_call))
-    if chance.random() < 0.2:
+    if chance.random() < 0.2:  # not all attributes are mapped at first
         setup = replace(setup, customers=setup.customers | {"attributes": {"plan": "plan", "points": "points"}})
         if setup.orders.get("id", "order_id"):
             setup = replace(setup, orders=setup.orders | {"attributes": {"$label": "status", "ref": "ref"}})
@@ -179,13 +180,12 @@ class _Tree:
     def _map_all(self) -> None:
         """Every attribute is mapped."""
         setup = self._world.setup
-        self._world.configure(
-            replace(
-                setup,
-                customers={name: value for name, value in setup.customers.items() if name != "attributes"},
-                orders={name: value for name, value in setup.orders.items() if name != "attributes"},
-            )
-        )
+        if "attributes" in setup.customers:
+            parts = [
+                {name: value for name, value in part.items() if name != "attributes"}
+                for part in (setup.customers, setup.orders)
+            ]
+            self._world.configure(replace(setup, customers=parts[0], orders=parts[1]))
 
     def _settled(self, story: Story) -> list[str]:
         """What is wrong once nothing fails any more, what was lost was applied, and one run had its say, or two."""

@@ -14,7 +14,7 @@ from connector import commit, delivery, event_commit, events, outcome, settled, 
 from connector.api import profiles
 from connector.event_planning import HELD
 from connector.outcome import Outcome
-from connector.state import runs
+from connector.state import rate, runs
 from connector.state.database import State
 from connector.state.lease import Lease
 from connector.state.ledger import Ledger
@@ -131,6 +131,10 @@ def _refusals_are_noted_after_the_pause(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(runs, "settle", late)
 
 
+def _rate_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rate, "reserve", lambda *_, **__: 0.0)
+
+
 PLANTED: list[tuple[Plant, Callable[[Path], object]]] = [
     (_no_sent_mark, _dies(0)),
     (_unknown_events_count_as_sent, _dies(0)),
@@ -145,6 +149,7 @@ PLANTED: list[tuple[Plant, Callable[[Path], object]]] = [
     (_killed_runs_are_forgotten, _dies(0)),
     (_ledger_is_not_asked, _dies(0)),
     (_nothing_is_due_again, _dies(8)),
+    (_rate_is_forgotten, _dies(0)),
     (_waves_do_not_wait, _lives(2)),
     (_unknown_attributes_count_as_delivered, _lives(10)),
     (_cursor_passes_what_was_not_sent, _lives(22)),

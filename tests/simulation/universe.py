@@ -98,7 +98,7 @@ class Universe:
     def __init__(self, folder: Path, seed: int, setup: Setup) -> None:
         self.folder = folder
         self.chance = random.Random(seed)  # noqa: S311 - the same for the same seed
-        self.machine = self.chance
+        self.machine = self.chance  # of secrets and UUIDs: the machine's own, once it rules
         self.clock = Clock(setup.start)
         self.api = Simulator({PROJECT_KEY: REST_KEY}, clock=self.clock.monotonic, wall=self.clock.elsewhere)
         self.api.configure(update_rate=setup.rate, mass_update_rate=setup.rate)
@@ -209,11 +209,12 @@ class Universe:
 
     def land(self) -> None:
         """What had left when a run died arrives."""
-        rate, self.underway, bodies = self.setup.rate, (), self.underway
-        self.api.configure(update_rate=None)  # it was paid for when it left
-        for body in bodies:
-            self.api.project().receive("update", body)
-        self.api.configure(update_rate=rate)
+        if self.underway:
+            self.api.configure(update_rate=None)  # it was paid for when it left
+            for body in self.underway:
+                self.api.project().receive("update", body)
+            self.api.configure(update_rate=self.setup.rate)
+            self.underway = ()
 
     def remember(self, order: Row) -> None:
         """Note what the event of an order may rightly say."""
