@@ -161,7 +161,7 @@ def draft(
         progress("diff", 0, None)
         gone = set(due["key"]) - set(sifted.due_seen) if reading.full else set(reading.keys) - found.keys
         clears = sync.on_removed == "clear"
-        removed = _removed(job, sifted, reading, gone, clears=clears)
+        removed, doubted = _removed(job, sifted, reading, gone, clears=clears)
         change_set = build(sifted, job, removed if clears else removed.clear(), outbox)
         doubtful = due.filter(pl.col("reason") == "unknown")  # what a commit says of these needs the comparison, too
         if keep is None or not (change_set.planned or doubtful.height):
@@ -172,7 +172,7 @@ def draft(
     per_call = profiles.limit(task.project.settings.batch.limits, endpoint).per_call
     total = time.monotonic() - start
     counted = replace(
-        _counted(report, sifted, change_set, found.known),
+        _counted(report, sifted, change_set, found.known + doubted),
         removed=change_set.counts[Kind.REMOVED] if clears else removed.height,
         full=reading.full,
         notes=_notes(sync, reading),
@@ -312,10 +312,13 @@ def _require_same_key(task: Task[ProfileSync], snapshot: Snapshot) -> None:
         )
 
 
-def _removed(job: Job, sifted: Sifted, reading: Reading, gone: AbstractSet[str], *, clears: bool) -> pl.DataFrame:
+def _removed(
+    job: Job, sifted: Sifted, reading: Reading, gone: AbstractSet[str], *, clears: bool
+) -> tuple[pl.DataFrame, int]:
     """`#key`, `#kh` of profiles that left the source: all after a full read, else those that were looked for.
 
-    Where they are to be cleared, also those that were cleared already but of which a lost request may still be applied.
+    Where they are to be cleared, also those that no snapshot has, but of which a lost request may still be applied; how
+    many these are is the second value.
     """
     nothing = pl.DataFrame(schema={KEY: pl.String, KEY_HASH: pl.UInt64})
     missing = removed_rows(job, sifted.seen) if reading.full or gone else nothing
@@ -323,7 +326,7 @@ def _removed(job: Job, sifted: Sifted, reading: Reading, gone: AbstractSet[str],
     lost = job.due.filter((pl.col("reason") == "unknown") & pl.col("key").is_in(list(gone)))["key"].unique()
     lost = lost.filter(~lost.is_in(missing[KEY].implode())).alias(KEY)
     again = pl.DataFrame([lost, key_hashes(lost, job.seed)]) if clears else nothing
-    return pl.concat([missing, again])
+    return pl.concat([missing, again]), again.height
 
 
 def _refuse_duplicates(sync: ProfileSync, sifted: Sifted) -> None:

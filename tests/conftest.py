@@ -8,7 +8,8 @@ from tests.states import Home
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--seed", type=int, help="play the simulated scenario of this seed alone (tests/simulation)")
+    parser.addoption("--seed", type=int, help="play the simulated scenarios of this seed alone (tests/simulation)")
+    parser.addoption("--step", help="of these the one in which a run dies at this step alone")
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

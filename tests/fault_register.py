@@ -36,6 +36,7 @@ KILLED = "e2e/test_kill_points.py::test_kill_at_a_named_step_loses_nothing"
 KILLED_ANYWHERE = "e2e/test_kill_points.py::test_kill_anywhere_loses_nothing"
 DIES = "simulation/test_crash_everywhere.py::test_profiles_survive_a_death_at_any_step_and_values_that_go_back"
 DIES_SENDING = "simulation/test_crash_everywhere.py::test_events_survive_a_death_at_any_step"
+DIES_IN_ANY_WORLD = "simulation/test_deaths.py::test_every_promise_holds_wherever_a_run_dies"
 WIRE = "e2e/test_socket_faults.py::test_profiles_survive_whatever_the_wire_does"
 WIRE_EVENTS = "e2e/test_socket_faults.py::test_no_event_goes_twice_whatever_the_wire_does"
 UNTRUSTED_202 = "test_outcome.py::test_a_202_in_doubt"
@@ -48,14 +49,14 @@ AREAS = (
         _by(1, "killed while it reads the warehouse", KILLED, "e2e/test_kill.py::test_kill_before_anything_was_sent_leaves_no_trace"),
         _by(2, "killed while it compares", KILLED, "e2e/test_engine_kills.py::test_kill_at_a_named_step_loses_nothing"),
         _by(3, "killed while it writes its plan", KILLED, DIES),
-        _by(4, "killed after a call was noted, before it left", KILLED, DIES, "simulation/test_planted_bugs.py::test_planted_bug_shows"),
+        _by(4, "killed after a call was noted, before it left", KILLED, DIES, "simulation/test_planted_bugs.py::test_planted_bug_shows", DIES_IN_ANY_WORLD),
         _by(5, "killed while a body is half sent", "e2e/test_api_faults.py::test_kill_while_a_body_is_half_sent_loses_nothing"),
-        _by(6, "killed after Batch applied a call, before its answer was read", KILLED, "e2e/test_kill.py::test_value_that_reverts_after_a_kill_is_sent_again", "e2e/test_event_kill.py::test_kill_under_hold_sends_nothing_twice_and_lists_what_was_in_flight"),
+        _by(6, "killed after Batch applied a call, before its answer was read", KILLED, "e2e/test_kill.py::test_value_that_reverts_after_a_kill_is_sent_again", "e2e/test_event_kill.py::test_kill_under_hold_sends_nothing_twice_and_lists_what_was_in_flight", DIES_IN_ANY_WORLD),
         _by(7, "killed after the answer, before it was noted", KILLED, DIES, DIES_SENDING),
         _by(8, "killed between two calls", KILLED, "e2e/test_kill.py::test_kill_in_the_middle_loses_nothing_and_repeats_only_what_was_in_flight"),
         _by(9, "killed while it writes a snapshot's file", KILLED, DIES),
         _by(10, "killed after the file was written, before anything names it", KILLED, "test_state.py::test_sweeping_leaves_what_is_named_or_young"),
-        _by(11, "killed while it recovers, again and again", "simulation/test_crash_everywhere.py::test_a_recovery_that_dies_five_times_ends_well", KILLED, KILLED_ANYWHERE),
+        _by(11, "killed while it recovers, again and again", "simulation/test_crash_everywhere.py::test_a_recovery_that_dies_five_times_ends_well", KILLED, KILLED_ANYWHERE, DIES_IN_ANY_WORLD),
         _by(12, "SIGTERM, once and twice", "e2e/test_kill.py::test_sigterm_settles_what_is_in_flight_and_ends_with_143", "e2e/test_kill.py::test_second_signal_ends_at_once_like_a_crash"),
         _by(13, "Ctrl-C at any moment", "test_cli.py::test_signal_settles_what_is_in_flight", "e2e/test_traps.py::test_interrupt_while_reading_leaves_no_value_behind", "simulation/test_random.py::test_every_promise_holds_after_faults_and_deaths"),
         _by(14, "a power cut: what was not synced is torn", DIES, DIES_SENDING, "e2e/test_pull_kill.py::test_killed_at_every_step"),
@@ -117,7 +118,7 @@ AREAS = (
         _by(64, "one address of a host swallows everything", "e2e/test_api_faults.py::test_an_address_that_swallows_everything_is_passed_over"),
         _by(65, "an answer, its head or what it unpacks to is huge", "test_client.py::test_endless_answer_is_not_read_to_its_end", "e2e/test_socket_faults.py::test_an_answer_without_end_takes_little_memory", WIRE),
         _by(66, "a proxy sends a request twice", "e2e/test_api_faults.py::test_a_request_that_arrives_twice_changes_nothing"),
-        _by(67, "a lost request is applied after a newer one", "simulation/test_fixed.py::test_late_copy_does_not_outlive_the_quiet_time", "e2e/test_traps.py::test_late_write_after_a_clear_is_cleared_again", "simulation/test_planted_bugs.py::test_planted_bug_shows"),
+        _by(67, "a lost request is applied after a newer one", "simulation/test_fixed.py::test_late_copy_does_not_outlive_the_quiet_time", "e2e/test_traps.py::test_late_write_after_a_clear_is_cleared_again", "simulation/test_planted_bugs.py::test_planted_bug_shows", DIES_IN_ANY_WORLD),
     )),
     Area("Batch's answers", (
         _by(68, "Retry-After in seconds, as a date, negative, endless, nonsense", "test_outcome.py::test_retry_after", "test_outcome.py::test_retry_after_takes_anything", "e2e/test_sync.py::test_retry_after_holds_all_senders"),
@@ -131,7 +132,7 @@ AREAS = (
         _by(76, "unknown codes, further fields, errors that are null", "test_outcome.py::test_success", UNTRUSTED_202, "test_outcome.py::test_no_body_is_accepted_by_accident"),
         _by(77, "a member of an answer stands there twice", UNTRUSTED_202),
         _by(78, "a key is revoked during a run", "e2e/test_api_faults.py::test_keys_that_change_under_a_run_stop_it_and_the_next_one_reads_them_anew", "e2e/test_sync.py::test_refused_key_stops_the_run_and_loses_nothing"),
-        _by(79, "a key is rotated during a run", "e2e/test_api_faults.py::test_keys_that_change_under_a_run_stop_it_and_the_next_one_reads_them_anew"),
+        _by(79, "a key is rotated during a run", "e2e/test_api_faults.py::test_keys_that_change_under_a_run_stop_it_and_the_next_one_reads_them_anew", DIES_IN_ANY_WORLD),
         _by(80, "a wrong key or project", STATUSES, "test_cli.py::test_mistakes_end_a_run_in_one_sentence"),
         _by(81, "400 for one row of many", "e2e/test_sync.py::test_poisoned_row_is_found_by_halving_and_the_others_go", "e2e/test_traps.py::test_many_guilty_neighbours_are_rejected_and_the_others_go"),
         _by(82, "413: a call is too large", STATUSES, "test_event_delivery.py::test_refused_call_is_halved_until_the_guilty_operation_is_alone"),

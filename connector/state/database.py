@@ -246,7 +246,8 @@ def _bound(
     connection: sa.Connection, folder: Path, project_key: str, server: Server | None, store: Bucket | None
 ) -> dict[str, str]:
     """What the state says of itself, after it was made, or found to be this project's and whole."""
-    _tables.create_all(connection)
+    if not _tables.tables.keys() <= set(sa.inspect(connection).get_table_names()):  # `create_all` asks for each of them
+        _tables.create_all(connection)
     meta = {row.name: row.value for row in connection.execute(sa.select(META))}
     new = not meta
     if new:

@@ -17,7 +17,11 @@ def engine(folder: Path) -> sa.Engine:
     Raises:
         StateError: There is none any more: the folder has files that it named.
     """
-    made = sa.create_engine(f"sqlite:///{_prepared(folder)}", connect_args={"timeout": 30}, hide_parameters=True)
+    return _engine(_prepared(folder))
+
+
+def _engine(database: Path) -> sa.Engine:
+    made = sa.create_engine(f"sqlite:///{database}", connect_args={"timeout": 30}, hide_parameters=True)
 
     @sa.event.listens_for(made, "connect")
     def _on_connect(connection: sqlite3.Connection, _record: object) -> None:

@@ -18,6 +18,9 @@ class Crash(BaseException):
 Death = int | tuple[str, int]
 """At which step a run dies: the n-th of all from 1, or the n-th of that name."""
 
+Seen = Callable[[str, Path | None], None]
+"""Told of a step that is about to be taken, and of the file whose content is not yet safe."""
+
 
 class Steps:
     """The steps of a run: every commit, every file made, synced or removed, every request before and after its effect.
@@ -32,6 +35,7 @@ class Steps:
         self._state = state
         self._saved = state.with_name(state.name + ".saved")
         self._at: Death | None = None
+        self._seen: Seen | None = None
         self._running = False
         self.dead = False
         self.names: list[str] = []
@@ -48,13 +52,13 @@ class Steps:
             sa.event.remove(sa.Engine, "commit", self._on_commit)
 
     @contextmanager
-    def counted(self, at: Death | None) -> Iterator[None]:
-        """A run's steps are counted; at step `at` it dies.
+    def counted(self, at: Death | None, seen: Seen | None = None) -> Iterator[None]:
+        """A run's steps are counted, and shown to `seen` before they are taken; at step `at` it dies.
 
         Raises:
             Crash: It died; the state is as it was at that moment.
         """
-        self.names, self._at, self.dead = [], at, False
+        self.names, self._at, self._seen, self.dead = [], at, seen, False
         with self._hooks():
             self._running = True
             try:
@@ -80,6 +84,10 @@ class Steps:
         if self.dead:
             raise Crash(name)
         self.names.append(name)
+        if self._seen:
+            self._running = False
+            self._seen(name, torn)
+            self._running = True
         if self._at in (len(self.names), (name, self.names.count(name))):
             self._die(torn)
             raise Crash(name)

@@ -1,12 +1,12 @@
 """Short fixed stories of profiles that random ones seldom tell to the end."""
 
 from datetime import timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from connector.state import runs
 from connector.state.database import open_state
+from tests.simulation.image import Image
 from tests.simulation.oracles import problems
 from tests.simulation.universe import CUSTOMERS, Setup, Universe, universe
 from tests.world import PROJECT_KEY
@@ -59,25 +59,26 @@ def kill_in_a_pause(folder: Path, sync: str, fault: dict[str, Any]) -> None:
         AssertionError: The next run did not know that nothing had been applied.
     """
     pauses = 0
-    for step in count(1):
-        with universe(folder / str(step), 1, Setup()) as world:
-            set_plan(world, "free")
-            place_orders(world, 3)
-            world.api.inject(fault)
-            run = world.run(sync, die_at=step)
-            if run.died is None:
-                break
+    with universe(folder, 1, Setup()) as world:
+        set_plan(world, "free")
+        place_orders(world, 3)
+        world.api.inject(fault)
+        images: list[Image] = []
+        world.run(sync, images=images)
+        for number, image in enumerate(images):
+            run = image.runs[-1]
             calls = run.traffic.calls
             answered = [call.answer for call in calls] == ["not applied"]
-            if not answered or world.steps.names[-1] == "request" or run.commits == calls[0].commits:
+            if not answered or image.died in ("", "request") or run.commits == calls[0].commits:
                 continue  # killed before the answer was there, or noted; or when the next request left
             pauses += 1
+            world.go_on_from(image, f"image {number}")
             with open_state(world.project.state_dir, PROJECT_KEY) as state:
                 (left,) = runs.unfinished(state, sync)
-                assert [chunk.state for chunk in runs.chunk_rows(state, left.id)] == ["planned"], f"at step {step}"
+                assert [chunk.state for chunk in runs.chunk_rows(state, left.id)] == ["planned"], f"at {image.died}"
             report = world.run(sync).report
             assert report is not None
-            assert (report.outcome, report.accepted, report.held) == ("green", 3, 0), f"at step {step}"
+            assert (report.outcome, report.accepted, report.held) == ("green", 3, 0), f"at {image.died}"
     assert pauses, "no run was killed in its pause"
 
 

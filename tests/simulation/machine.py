@@ -28,8 +28,12 @@ class Clock:
         """Seconds since 1970."""
         return self._start + self._passed + self._ahead
 
+    def elsewhere(self) -> float:
+        """Seconds since 1970 by the clocks of the warehouse and of Batch, which nobody sets ahead."""
+        return self._start + self._passed
+
     def set_ahead(self, ahead: timedelta) -> None:
-        """Set the wall clock, as an operator may: so much ahead of what it should show."""
+        """Set this machine's wall clock, as an operator may: so much ahead of what it should show."""
         self._ahead = ahead.total_seconds()
 
     def monotonic(self) -> float:
@@ -44,14 +48,22 @@ class Clock:
         """Somebody sets the wall clock, so many seconds forwards or back."""
         self._start += seconds
 
+    def reading(self) -> tuple[float, float, float]:
+        """What `read_again` takes."""
+        return self._start, self._passed, self._ahead
+
+    def read_again(self, reading: tuple[float, float, float]) -> None:
+        """Be as it was."""
+        self._start, self._passed, self._ahead = reading
+
     def utc(self) -> datetime:
-        """The wall clock, aware."""
-        return datetime.fromtimestamp(self.wall(), UTC)
+        """The time elsewhere, aware."""
+        return datetime.fromtimestamp(self.elsewhere(), UTC)
 
 
 @contextmanager
-def machine(clock: Clock, seed: int) -> Iterator[None]:
-    """Everything that a run asks the machine for comes from the clock and the seed until the context ends."""
+def machine(clock: Clock, seed: int) -> Iterator[random.Random]:
+    """Everything that a run asks the machine for comes from the clock and the seed until the context ends: its chance."""
     chance = random.Random(seed)  # noqa: S311 - the same for the same seed
     before = random.getstate()
     with pytest.MonkeyPatch.context() as patch:
@@ -64,7 +76,7 @@ def machine(clock: Clock, seed: int) -> Iterator[None]:
         patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=chance.getrandbits(128), version=4))
         random.seed(seed)
         try:
-            yield
+            yield chance
         finally:
             random.setstate(before)
 

@@ -14,23 +14,28 @@ from tests.simulation.wire import Call
 from tests.world import PROJECT_KEY, as_sent
 
 DAY, MARGIN = 86_400.0, 30.0
-ATTRIBUTES = ("plan", "points", "tags")
 
 
-def problems(world: Universe) -> list[str]:
-    """What is wrong at the end of a scenario whose last runs had no fault; empty where all is as promised."""
+def problems(world: Universe, *, waiting: bool = False) -> list[str]:
+    """What is wrong at the end of a scenario whose last runs had no fault; empty where all is as promised.
+
+    Args:
+        world: Where it was played.
+        waiting: The last run may have left keys that wait out their quiet time.
+    """
     with open_state(world.project.state_dir, PROJECT_KEY) as state:
         kept = ledger.load(state, ORDERS)
         return [
             *_traffic(world.runs),
             *_counts(world.runs),
+            *_rate(world),
             *_stored_counts(world, state),
             *_repeats(world),
             *_green_events(world),
             *_green_profiles(world),
             *_missing(world, kept),
             *_profiles(world),
-            *_left_over(world, state, kept),
+            *_left_over(world, state, kept, waiting=waiting),
         ]
 
 
@@ -62,6 +67,12 @@ def _counts(done: Iterable[Run]) -> Iterator[str]:
             yield f"{run.sync}: {run.report.accepted} accepted by the report, {heard} by the API"
         if run.report.requests != len(run.traffic.calls):
             yield f"{run.sync}: {run.report.requests} requests by the report, {len(run.traffic.calls)} by the API"
+
+
+def _rate(world: Universe) -> Iterator[str]:
+    """G10: where the API has a limit, no call goes beyond it, whatever died before."""
+    if refused := world.api.stats["throttled"]:
+        yield f"{refused} calls were beyond the rate"
 
 
 def _stored_counts(world: Universe, state: State) -> Iterator[str]:
@@ -177,9 +188,9 @@ def _missing(world: Universe, kept: Ledger) -> Iterator[str]:
             yield f"event {ref} arrived with values that it never had"
 
 
-def _wrong(customers: dict[str, Row], profiles: dict[str, dict[str, object]]) -> Iterator[str]:
+def _wrong(customers: dict[str, Row], profiles: dict[str, dict[str, object]], mapped: Iterable[str]) -> Iterator[str]:
     for key, row in customers.items():
-        for name in ATTRIBUTES:
+        for name in mapped:
             value, found = as_sent(row[name]), profiles.get(key, {}).get(name)
             if value != found and not is_bad(row[name]):
                 yield f"{key}.{name} is {found!r}, should be {value!r}"
@@ -194,20 +205,23 @@ def _green_profiles(world: Universe) -> Iterator[str]:
     """G1: after a green run the profiles are as the warehouse was, unless a lost request could still be applied."""
     for place, run in enumerate(world.runs):
         if run.sync == CUSTOMERS and run.report and run.report.outcome == "green" and run.plain and not world.late:
-            yield from (f"run {place} was green: {wrong}" for wrong in _wrong(run.tables.customers, run.api.profiles))
+            yield from (
+                f"run {place} was green: {wrong}"
+                for wrong in _wrong(run.tables.customers, run.api.profiles, run.mapped)
+            )
 
 
 def _profiles(world: Universe) -> Iterator[str]:
     """G1, G2: at the end every profile is as the warehouse is; those that left it are cleared where that was asked."""
     profiles = world.held().profiles
-    yield from _wrong(world.tables.customers, profiles)
+    yield from _wrong(world.tables.customers, profiles, world.mapped)
     if world.project.syncs[CUSTOMERS].on_removed == "clear":  # type: ignore[union-attr]
         for key, held in profiles.items():
             if key not in world.tables.customers and held:
                 yield f"{key} left the source and still has {', '.join(held)}"
 
 
-def _left_over(world: Universe, state: State, kept: Ledger) -> Iterator[str]:
+def _left_over(world: Universe, state: State, kept: Ledger, *, waiting: bool) -> Iterator[str]:
     """No run is open, no outbox is left, every file that a manifest names is there, nothing is due for no reason."""
     for sync in (CUSTOMERS, ORDERS):
         yield from (f"run {run.id} is still open" for run in runs.unfinished(state, sync))
@@ -217,5 +231,6 @@ def _left_over(world: Universe, state: State, kept: Ledger) -> Iterator[str]:
     files += [kept.folder / file["name"] for file in kept.files]
     yield from (f"{path} is named by a manifest and missing" for path in files if not path.exists())
     for entry in runs.due(state, CUSTOMERS).to_dicts():
-        if entry["reason"] != "withheld":
+        waits = waiting and entry["reason"] == "unknown" and entry["quiet_until"] > world.clock.wall()
+        if entry["reason"] != "withheld" and not waits:
             yield f"{entry['key']} is due for {entry['reason']}"

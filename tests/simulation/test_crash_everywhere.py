@@ -1,11 +1,13 @@
-"""A fixed story in which a run dies at its first step, then at its second, … until it lives to its end."""
+"""Fixed stories in which a run dies at its first step, at its second, … and lives to its end."""
 
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from tests.simulation.fixed import place_orders, set_plan
+from tests.simulation.image import Image
 from tests.simulation.oracles import problems
 from tests.simulation.universe import CUSTOMERS, ORDERS, Setup, Universe, universe
 
@@ -18,35 +20,27 @@ _SETTLED = 1200
 def test_events_survive_a_death_at_any_step(folder: Path, on_unknown: str) -> None:
     """G2 to G5, G9: killed anywhere, no event is lost unlisted; under `hold` none comes twice, else few do."""
     setup = Setup(delivery=_TWO, per_call=2, orders={"on_unknown": on_unknown, "cursor": "loaded_at"})
-    for step in count(1):
-        with universe(folder / str(step), 1, setup) as world:
-            place_orders(world, 20, most=17)
-            died = world.run(ORDERS, die_at=step).died
+    with universe(folder, 1, setup) as world:
+        place_orders(world, 20, most=17)
+        for image in _images(world, ORDERS):
             found = [*_last(world, ORDERS, discard_held=True), *problems(world)]
-            assert not found, f"died at step {step}, {died}: {found}"
+            assert not found, f"died at {image.died}: {found}"
             held = 20 - len(world.held().events)
-            assert held <= (18 if on_unknown == "hold" and died else 0), f"died at step {step}, {died}"
-            if died is None:
-                break
-    assert step > 25, "the steps are not counted any more"
+            assert held <= (18 if on_unknown == "hold" and image.died else 0), f"died at {image.died}"
 
 
 def test_profiles_survive_a_death_at_any_step_and_values_that_go_back(folder: Path) -> None:
     """G1, G2: the revert trap: killed anywhere while a change leaves, and then the change is taken back."""
     setup = Setup(delivery=_TWO, per_call=2, customers={"cursor": {"column": "updated_at", "overlap": "0s"}})
-    for step in count(1):
-        with universe(folder / str(step), 1, setup) as world:
-            set_plan(world, "free")
-            world.run(CUSTOMERS)
-            set_plan(world, "pro")
-            died = world.run(CUSTOMERS, die_at=step).died
+    with universe(folder, 1, setup) as world:
+        set_plan(world, "free")
+        world.run(CUSTOMERS)
+        set_plan(world, "pro")
+        for image in _images(world, CUSTOMERS):
             set_plan(world, "free")
             world.run(CUSTOMERS)
             found = [*_last(world, CUSTOMERS), *problems(world)]
-            assert not found, f"died at step {step}, {died}: {found}"
-            if died is None:
-                break
-    assert step > 25, "the steps are not counted any more"
+            assert not found, f"died at {image.died}: {found}"
 
 
 @pytest.mark.parametrize("sync", [CUSTOMERS, ORDERS])
@@ -66,6 +60,16 @@ def test_a_recovery_that_dies_five_times_ends_well(folder: Path, sync: str) -> N
             if not any(deaths):
                 break
     assert step > 12, "the steps are not counted any more"
+
+
+def _images(world: Universe, sync: str) -> Iterator[Image]:
+    """What a death of the next run would leave, of each of its steps in turn, and at last what its end does."""
+    images: list[Image] = []
+    world.run(sync, images=images)
+    assert len(images) > 25, "the steps are not counted any more"
+    for number, image in enumerate(images):
+        world.go_on_from(image, f"image {number}")
+        yield image
 
 
 def _last(world: Universe, sync: str, **options: bool) -> list[str]:

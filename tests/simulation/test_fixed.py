@@ -152,3 +152,23 @@ def test_value_in_doubt_that_became_a_null_to_keep_is_let_go(folder: Path) -> No
         set_plan(world, "free")
         world.run(CUSTOMERS)
         assert {attributes["plan"] for attributes in world.held().profiles.values()} == {"free"}
+
+
+def test_profiles_that_are_cleared_once_more_are_no_reason_to_stop_the_clearing(folder: Path) -> None:
+    """G12: cleared again because a lost request may have come late, they count among all that may be cleared, too."""
+    setup = Setup(delivery={"in_flight": 1}, per_call=1, customers={"on_removed": "clear"})
+    with universe(folder, 1, setup) as world:
+        set_plan(world, "free")
+        world.run(CUSTOMERS)
+        set_plan(world, "pro")
+        world.api.inject({"status": 500, "apply": True, "times": 2, "skip": 1})
+        world.run(CUSTOMERS)
+        for gone in ("c1", "c0"):
+            for key in {gone, "c2"} & world.tables.customers.keys():
+                del world.tables.customers[key]
+            world.tables.write()
+            report = world.run(CUSTOMERS, full=True).report
+            assert report is not None
+            assert (report.outcome, report.accepted) == ("green", 2)
+            world.clock.sleep(1200)
+        assert set(map(str, world.held().profiles.values())) == {"{}"}

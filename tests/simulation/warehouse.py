@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -29,8 +28,16 @@ ORDERS = pa.schema([
 ])  # fmt: skip
 
 
+class Rows(NamedTuple):
+    """What stands in the warehouse, and how often each table was written, with what."""
+
+    customers: dict[str, Row]
+    orders: dict[int, Row]
+    written: dict[str, tuple[int, dict[Any, Row]]]
+
+
 class Tables:
-    """Customers by custom ID and orders by number, as they are now."""
+    """Customers by custom ID and orders by number, as they are now; a row is never changed, but replaced."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -40,16 +47,33 @@ class Tables:
         self.orders: dict[int, Row] = {}
         self.written: dict[str, tuple[int, dict[Any, Row]]] = {}
         """How often each table's rows have changed, and what they are."""
+        self._stored: dict[str, dict[Any, Row]] = {}
 
     def write(self) -> None:
         """Make DuckDB's tables what they are here."""
-        for name, schema, rows in (("customers", CUSTOMERS, self.customers), ("orders", ORDERS, self.orders)):
-            self._database.register("rows_", pa.Table.from_pylist(list(rows.values()), schema))
-            self._database.execute(f"create or replace table {name} as from rows_")
-            self._database.unregister("rows_")
+        for name, rows in (("customers", self.customers), ("orders", self.orders)):
             changes, before = self.written.get(name, (0, {}))
             if rows != before:
-                self.written[name] = (changes + 1, deepcopy(rows))  # type: ignore[arg-type]
+                self.written[name] = (changes + 1, dict(rows))  # type: ignore[arg-type]
+        self._store()
+
+    def rows(self) -> Rows:
+        """What `restore` takes."""
+        return Rows(dict(self.customers), dict(self.orders), dict(self.written))
+
+    def restore(self, rows: Rows) -> None:
+        """Be as it was."""
+        self.customers, self.orders, self.written = dict(rows.customers), dict(rows.orders), dict(rows.written)
+        self._store()
+
+    def _store(self) -> None:
+        for name, schema in (("customers", CUSTOMERS), ("orders", ORDERS)):
+            rows = self.written.get(name, (0, {}))[1]
+            if self._stored.get(name) != rows:
+                self._database.register("rows_", pa.Table.from_pylist(list(rows.values()), schema))
+                self._database.execute(f"create or replace table {name} as from rows_")
+                self._database.unregister("rows_")
+                self._stored[name] = rows
 
     def close(self) -> None:
         """Let go of the memory."""

@@ -81,15 +81,22 @@ class Wire(httpx.AsyncBaseTransport):
         self._steps = steps
         self._chance = chance
         self.traffic = Traffic()
+        self.underway: dict[int, bytes] = {}
+        """Bodies that have left and not arrived, by a number."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """See httpx."""
         self._steps.step("request")
-        call = Call([Part(operation) for operation in json.loads(await request.aread())])
+        content = await request.aread()
+        call = Call([Part(operation) for operation in json.loads(content)])
         self._check(call)
         self.traffic.calls.append(call)
         try:
-            await asyncio.sleep(self._chance.uniform(0.0, 0.05))
+            self.underway[id(call)] = content
+            try:
+                await asyncio.sleep(self._chance.uniform(0.0, 0.05))
+            finally:
+                self.underway.pop(id(call), None)
             inner = await self._inner.handle_async_request(request)
             body = b"".join([part async for part in inner.aiter_raw()])
             self._steps.step("applied")
