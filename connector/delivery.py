@@ -41,7 +41,7 @@ DRAIN_SECONDS = 30.0
 """How long calls in flight are waited for after a stop."""
 
 _BACKOFF_FIRST, _BACKOFF_MAX = 1.0, 60.0
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.05
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ class _Sender:
         working = workers
         drained_by = float("inf")
         while working and time.monotonic() < drained_by:
-            done, working = await asyncio.wait(working, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            done, working = await asyncio.wait(working, timeout=_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if any(worker.exception() for worker in done):
                 self._stop.set()  # the others settle what they have in flight
             if self._stop.is_set():
