@@ -58,7 +58,7 @@ def play(folder: Path, seed: int, step: str | None = None) -> dict[str, list[str
 def _setup(chance: random.Random) -> Setup:
     setup = replace(drawn_setup(chance), per_call=chance.choice([1, 1, 2, 3]))
     if chance.random() < 0.3:
-        setup = replace(setup, rate=Rate(5, 2 * setup.per_call))
+        setup = replace(setup, rate=Rate(5, 5 * setup.per_call))  # as many calls at once as are documented
     if chance.random() < 0.2:  # not all attributes are mapped at first
         setup = replace(setup, customers=setup.customers | {"attributes": {"plan": "plan", "points": "points"}})
         if setup.orders.get("id", "order_id"):

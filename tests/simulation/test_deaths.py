@@ -11,7 +11,7 @@ import pytest
 
 from tests.simulation.deaths import SCENARIOS, play
 
-SEEDS = ceil(int(os.environ.get("SIMULATION_SCENARIOS", "6000")) / SCENARIOS)
+SEEDS = ceil(int(os.environ.get("SIMULATION_SCENARIOS", "4200")) / SCENARIOS)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

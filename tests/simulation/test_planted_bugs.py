@@ -148,7 +148,7 @@ PLANTED: list[tuple[Plant, Callable[[Path], object]]] = [
     (_killed_runs_are_forgotten, _dies(0)),
     (_ledger_is_not_asked, _dies(0)),
     (_nothing_is_due_again, _dies(8)),
-    (_rate_is_forgotten, _dies(0)),
+    (_rate_is_forgotten, _dies(2)),
     (_waves_do_not_wait, _lives(2)),
     (_unknown_attributes_count_as_delivered, _lives(10)),
     (_cursor_passes_what_was_not_sent, _lives(22)),

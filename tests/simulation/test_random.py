@@ -7,7 +7,7 @@ import pytest
 
 from tests.simulation.scenario import play
 
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "16"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "40"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
