@@ -10,7 +10,8 @@ import numpy.typing as npt
 import polars as pl
 
 from connector.hashing import HASH, NULL, ROW_HASH, UNKNOWN, Hashes
-from connector.mapping import KEY, WITHHELD, Attribute
+from connector.judging import WITHHELD
+from connector.mapping import KEY, Attribute
 
 Positions: TypeAlias = npt.NDArray[np.integer[Any]]
 

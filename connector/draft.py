@@ -19,7 +19,8 @@ from connector.changes import Kind
 from connector.config import ProfileSync
 from connector.errors import GuardError, StateError, WarehouseError
 from connector.hashing import KEY_HASH, key_hashes
-from connector.mapping import KEY, Mapping, keys, resolve
+from connector.judging import keys
+from connector.mapping import KEY, Mapping, resolve
 from connector.payload import Chunk, chunks
 from connector.planning import ChangeSet, build, removed_rows
 from connector.probing import Job, Sifted, sift

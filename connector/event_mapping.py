@@ -11,18 +11,8 @@ from pydantic import Field
 from connector import nested, values
 from connector._model import Model
 from connector.errors import WarehouseError
-from connector.mapping import (
-    KEY,
-    Column,
-    check_cursor,
-    conventional,
-    find,
-    json_key,
-    judged,
-    rejected,
-    typed_key,
-    valid,
-)
+from connector.judging import judged, rejected, valid
+from connector.mapping import KEY, Column, check_cursor, conventional, find, json_key, typed_key
 from connector.rules import OBJECT_ATTRIBUTES_MAX, EventAttributeType, Rule, Typed, text_rules
 from connector.values import UnsupportedError, as_source
 

@@ -20,7 +20,8 @@ import polars as pl
 
 from connector.changes import POSITION, TRIED, WHOLE, Index, with_due
 from connector.hashing import KEY_HASH, Hashes, fingerprints, hashed
-from connector.mapping import KEY, UNSEEN, Attribute, Mapping, apply, unjudged
+from connector.judging import UNSEEN, apply, unjudged
+from connector.mapping import KEY, Attribute, Mapping
 from connector.state.database import translated
 from connector.state.files import gathered
 from connector.state.snapshots import Snapshot

@@ -18,7 +18,8 @@ from connector._steps import step
 from connector.config import ProfileSync, Project
 from connector.errors import StateError, WarehouseError
 from connector.hashing import KEY_HASH, VERSION, hashed, self_test
-from connector.mapping import KEY, WITHHELD, apply
+from connector.judging import WITHHELD, apply
+from connector.mapping import KEY
 from connector.probing import Job, Sifted, sift
 from connector.state import snapshots
 from connector.state.database import WAYS_OUT, State, translated

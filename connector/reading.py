@@ -13,7 +13,8 @@ import polars as pl
 import connector
 from connector.config import Outbound, ProfileSync
 from connector.hashing import VERSION
-from connector.mapping import KEY, Mapping, keys
+from connector.judging import keys
+from connector.mapping import KEY, Mapping
 from connector.state import runs
 from connector.state.database import State
 from connector.state.snapshots import Snapshot

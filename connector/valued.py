@@ -10,7 +10,8 @@ from connector.changes import SEND
 from connector.config import ProfileSync
 from connector.errors import WarehouseError
 from connector.hashing import HASH, NULL, UNKNOWN, hashed
-from connector.mapping import KEY, WITHHELD, Attribute, Column, Mapping, judged, keys, valid
+from connector.judging import WITHHELD, judged, keys, valid
+from connector.mapping import KEY, Attribute, Column, Mapping
 from connector.state.snapshots import AT, DELETED
 from connector.warehouses._differ import Differ
 

@@ -19,7 +19,8 @@ from connector.event_mapping import (
     marks,
     resolve,
 )
-from connector.mapping import KEY, WITHHELD, Column
+from connector.judging import WITHHELD
+from connector.mapping import KEY, Column
 from connector.nested import EVENT_VALUE_DTYPE
 
 TEXT, WHOLE = pl.String(), pl.Int64()

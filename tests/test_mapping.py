@@ -4,7 +4,8 @@ import polars as pl
 import pytest
 
 from connector.errors import WarehouseError
-from connector.mapping import KEY, WITHHELD, AttributeMapping, Column, Mapping, apply, resolve
+from connector.judging import WITHHELD, apply
+from connector.mapping import KEY, AttributeMapping, Column, Mapping, resolve
 
 TEXT = pl.String()
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from connector import payload
 from connector.changes import SEND
-from connector.mapping import KEY, WITHHELD, Attribute, AttributeMapping, Column, apply, resolve
+from connector.judging import WITHHELD, apply
+from connector.mapping import KEY, Attribute, AttributeMapping, Column, resolve
 from connector.payload import BODY_BYTES_MAX, Chunk, body, chunks, operations
 from connector.simulator.limits import Settings
 from connector.simulator.rules import judge

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from connector.changes import Index, Kind
 from connector.hashing import HASH, KEY_HASH, hashed
-from connector.mapping import KEY, AttributeMapping, Column, apply, resolve
+from connector.judging import apply
+from connector.mapping import KEY, AttributeMapping, Column, resolve
 from connector.payload import OPERATION
 from connector.planning import COLLISION, build
 from connector.probing import PART_ROWS, Job, Sifted, sift

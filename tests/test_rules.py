@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from connector.errors import WarehouseError
-from connector.mapping import KEY, UNSEEN, WITHHELD, AttributeMapping, Column, apply, resolve, unjudged
+from connector.judging import UNSEEN, WITHHELD, apply, unjudged
+from connector.mapping import KEY, AttributeMapping, Column, resolve
 
 
 class Withheld:

@@ -17,7 +17,8 @@ from connector.event_draft import wanted
 from connector.event_mapping import ID, NAME, TIME, EventMapping, apply
 from connector.event_mapping import resolve as resolve_events
 from connector.event_planning import AGE_MARGIN, AGE_MAX
-from connector.mapping import KEY, Mapping, keys, resolve
+from connector.judging import keys
+from connector.mapping import KEY, Mapping, resolve
 from connector.warehouses._base import Column, Reader
 
 _LATE = {"hold": "would be held", "drop": "would be dropped", "restamp": "would be sent as of now"}

@@ -64,8 +64,8 @@ def ours_snapshot() -> Answer:
     import polars as pl
 
     from connector.hashing import HASH, KEY_HASH, hashed
+    from connector.judging import apply
     from connector.mapping import KEY as MAPPED_KEY
-    from connector.mapping import apply
     from connector.state import folding, snapshots
     from connector.state.snapshots import AT, DELETED
 

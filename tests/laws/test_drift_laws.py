@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from connector import drift, export_lines
 from connector.drift import Delivered, Drift
 from connector.hashing import HASH, UNKNOWN, hashed
-from connector.mapping import KEY, Attribute, AttributeMapping, Column, apply, resolve
+from connector.judging import apply
+from connector.mapping import KEY, Attribute, AttributeMapping, Column, resolve
 from connector.simulator import Simulator
 from connector.simulator.export_lines import export_lines as lines
 from connector.simulator.export_rules import read_export
