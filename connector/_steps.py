@@ -20,7 +20,7 @@ Step = Literal[
     "file.synced",
     "run.opened",
     "turn.taken",
-    "chunk.paid",
+    "chunk.paid",  # inside the transaction
     "chunk.sent",  # noted, nothing has left
     "answer.begun",  # the request left whole, the answer's headers are there
     "answer.read",

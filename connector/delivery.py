@@ -156,6 +156,18 @@ class _UnderWay(NamedTuple):
     closes: float | None
     receipt: Receipt
 
+    @property
+    def too_old(self) -> bool:
+        """Batch no longer takes its events."""
+        return self.closes is not None and self.closes <= time.time()
+
+
+class _Hold(NamedTuple):
+    """Nobody may send for so many seconds; when the refused call left, by `time.monotonic`, if that is why."""
+
+    seconds: float
+    refused: float | None
+
 
 class _Sender:
     """The event loop's side: workers that share the chunks, the way out, and the patience with Batch."""
@@ -169,7 +181,7 @@ class _Sender:
         self._traffic = traffic
         self._stop = stop
         self._patience = Patience(terms.give_up_after, repeats=terms.repeats, reasons=traffic.reasons, stop=stop)
-        self._pace = Pace(parcel.state, self._group, terms.endpoint, terms.limit, stop)
+        self._pace = Pace(self._group, terms.endpoint, terms.limit, stop)
         self._unfinished = False
 
     async def run(self, bodies: Iterator[tuple[int, Chunk, pl.Series]]) -> None:
@@ -245,25 +257,31 @@ class _Sender:
         outcome, rows = Outcome(Verdict.LATER, ""), chunk.receipt.waiting[0].rows
         try:
             for attempt in range(TRIES):
-                await self._pace.leave(rows, partial(self._mark_sent, chunk))
-                step("chunk.sent")
+                if not chunk.too_old:
+                    await self._pace.leave(rows, partial(self._mark_sent, chunk))
                 if not chunk.receipt.left:  # the next run judges its events one by one
                     self._patience.note(
                         Reason("too_old", "events became too old for Batch while they waited to be sent")
                     )
                     break
+                step("chunk.sent")
                 self._traffic.requests += 1
                 self._traffic.retries += attempt > 0
                 self._traffic.bytes += len(content)
                 left = time.monotonic()
                 outcome = await profiles.send(client, self._terms.endpoint, content, rows)
                 chunk.receipt.note(outcome)
+                again = self._patience.heard(outcome)
+                pause = self._pause(outcome, attempt) if again else 0.0
+                held = again and (outcome.throttled or outcome.retry_after is not None)
                 # Before any wait: killed in a pause, what Batch did not take must not look as if it may have.
-                await self._note_standing(chunk)
+                await self._note_standing(chunk, _Hold(pause, left if outcome.throttled else None) if held else None)
                 step("chunk.settled")
-                if not self._patience.heard(outcome):
+                if not again:
                     break
-                await self._wait(outcome, attempt, left)
+                self._patience.spend(outcome, pause)
+                if attempt + 1 < TRIES:
+                    await self._pace.sleep(pause)
             else:
                 self._patience.note(
                     Reason("unanswered", f"a chunk was tried {TRIES} times, the last: {outcome.reason}")
@@ -272,30 +290,35 @@ class _Sender:
             logger.debug("chunk %d waits for the next run", chunk.number)
         return outcome
 
-    async def _note_standing(self, chunk: _UnderWay) -> None:
+    async def _note_standing(self, chunk: _UnderWay, hold: _Hold | None = None) -> None:
+        """How the chunk stands; in the same transaction nobody may leave for a while, in any process on this state."""
         run, standing = self._lease.run, chunk.receipt.standing
-        await self._group.write(lambda connection: runs.settle(connection, run, chunk.number, standing))
+
+        def note(connection: sa.Connection) -> None:
+            runs.settle(connection, run, chunk.number, standing)
+            if hold:
+                self._pace.hold(connection, *hold)
+
+        try:
+            await self._group.write(note)
+        except StateError:  # answers of other calls were in that transaction, too: none is lost to one failure
+            await self._group.write(note)
 
     def _mark_sent(self, chunk: _UnderWay, connection: sa.Connection) -> None:
         """Note that a request is about to leave, unless Batch would no longer take its events."""
-        if chunk.closes is not None and chunk.closes <= time.time():
+        if chunk.too_old:
             return
         if self._state.is_shared:  # of two hosts one may have lost its turn alone
             self._turn.check(connection)
         chunk.receipt.leave()
         runs.mark_sent(connection, self._lease.run, chunk.number, chunk.receipt.standing)
 
-    async def _wait(self, outcome: Outcome, attempt: int, left: float) -> None:
-        """Full jitter, or what Batch asks for; then every sender is held, in every process on this state."""
+    def _pause(self, outcome: Outcome, attempt: int) -> float:
+        """Seconds until the same bytes go once more: full jitter, or what Batch asks for if that is longer."""
         self._traffic.throttled += outcome.throttled
         logger.info("sync %s: %s; attempt %d", self._lease.sync, outcome.reason, attempt + 1)
         pause = random.uniform(0, min(_BACKOFF_MAX, _BACKOFF_FIRST * 2**attempt))  # noqa: S311 - spreads retries, guards nothing
-        if outcome.retry_after is not None or outcome.throttled:
-            pause = max(outcome.retry_after or 0.0, pause)
-            await self._pace.hold(pause, left if outcome.throttled else None)
-        self._patience.spend(outcome, pause)
-        if attempt + 1 < TRIES:
-            await self._pace.sleep(pause)
+        return max(outcome.retry_after or 0.0, pause)
 
 
 __all__ = ["DRAIN_SECONDS", "TRIES", "Parcel", "Terms", "Traffic", "deliver"]

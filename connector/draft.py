@@ -205,7 +205,10 @@ def _read(source: _Source, snapshot: Snapshot) -> Iterator[_Read]:
         reading = how_to_read(task, reader.now(), snapshot, terms.mapping, again)
         reading = unless_still(task, state, reader, snapshot, reading)
         resend, limit, memory = task.options.resend, task.options.limit, task.project.settings.memory
-        job = Job(terms.mapping, snapshot, snapshot.index(), source.due, state.seed, resend, limit, opted_out, memory)
+        job = Job(
+            terms.mapping, snapshot, snapshot.index(), source.due, state.seed,
+            resend=resend, limit=limit, opted_out=opted_out, memory=memory,
+        )  # fmt: skip
         elsewhere = corner and snapshot.engine == pushdown.ENGINE
         if corner and elsewhere and reading.still is None:
             yield _compared(source, corner, job, reading, terms)

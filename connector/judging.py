@@ -22,8 +22,7 @@ class Mapped(NamedTuple):
 
     Attributes:
         valid: `#key` (String, not null), one column an attribute (type by `values.VALUE_DTYPE`, null where the
-            source has
-            no value or the value is withheld) and `#withheld` (UInt64, bit i set: attribute i's value breaks a rule).
+            source has no value or the value is withheld) and `#withheld`.
         rejected: One row a broken rule: `key` (String, null if the source's is), `attribute` (String, null: the whole
             row), `reason` (String).
     """

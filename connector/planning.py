@@ -185,8 +185,7 @@ class _Tally:
         """A repeated key whose rows all equalled the snapshot left no candidate to take the key from."""
         slots = self._job.index.slots(self._sifted.duplicates)
         keys = self._job.snapshot.rows(self._job.index.positions[slots[slots >= 0]], [])[KEY]
-        noted = pl.concat(self.rejected).filter(pl.col("reason") == DUPLICATE)["key"]
-        self._reject(keys.filter(~keys.is_in(noted.implode())), DUPLICATE)
+        self._reject(keys, DUPLICATE)
 
     def _reject(self, keys: pl.Series, reason: str) -> None:
         rows = pl.DataFrame({"key": keys}).select(

@@ -29,7 +29,7 @@ from connector.state.snapshots import Snapshot
 WORKERS = 2
 """Record batches that are probed at once, while the next is read; beyond them one more waits."""
 
-JUDGED_ROWS = 50_000
+JUDGED_ROWS = 20_000
 """Rows that are judged together: where few are left of each record batch, what each call costs would outweigh them."""
 
 HELD_SHARE = 16

@@ -42,7 +42,7 @@ class Rule(NamedTuple):
     """A reason in words, and the expression that is true where a value breaks the rule; null counts as kept.
 
     The reason is an expression (String) where it differs from row to row. `unseen` is True where the value does not
-    show it: what was given became null, which breaks nothing.
+    show it: what was given became null, or text like any other.
     """
 
     reason: str | pl.Expr

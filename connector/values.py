@@ -156,7 +156,7 @@ def _filled(text: pl.Expr) -> pl.Expr:
 
 def _string(raw: pl.Expr, dtype: pl.DataType) -> Typed:
     value = _filled(_text(raw, dtype))
-    return Typed(value, (*([finite_rule(raw)] if dtype.is_float() else []), *text_rules(value)))
+    return Typed(value, (*([finite_rule(raw)._replace(unseen=True)] if dtype.is_float() else []), *text_rules(value)))
 
 
 def _url(raw: pl.Expr, dtype: pl.DataType) -> Typed:
@@ -301,7 +301,7 @@ def _array(
         items = listed.list.eval(_text(pl.element(), inner))
         if inner.is_float():
             finite = listed.list.eval(pl.element().is_finite())
-            rules.append(Rule("an item is not a finite number", ~finite.list.all()))
+            rules.append(Rule("an item is not a finite number", ~finite.list.all(), unseen=True))
     else:
         raise UnsupportedError(f"type {dtype} cannot be an array; it must be a list, or JSON text")
     value: pl.Expr = pl.when(items.list.len() > 0).then(items)

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
+from connector.state import rate
 from connector.state.database import State, open_state
 from connector.state.postgres import Server, server
 
@@ -31,3 +32,9 @@ class Home(NamedTuple):
     def of(cls, folder: str, *address: str) -> "Home":
         """The home of these arguments."""
         return cls(Path(folder), server(*address) if address else None)
+
+
+def held_for(state: State, endpoint: str) -> float:
+    """Seconds until anybody may send to the endpoint again."""
+    with state.read() as connection:
+        return rate.held(connection, endpoint)

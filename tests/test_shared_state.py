@@ -19,7 +19,7 @@ from connector.state.database import BUCKETS, LEASES, META, State
 from connector.state.lease import hold, is_alive, is_held
 from connector.state.postgres import Server
 from tests.emulators import postgres as emulator
-from tests.states import Home
+from tests.states import Home, held_for
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_two_projects_share_a_database_and_nothing_else(shared_home: Home, anoth
         assert one.seed != two.seed
         with one.write() as connection:
             rate.hold(connection, "update", 30.0)
-        assert rate.held(two, "update") == 0
+        assert held_for(two, "update") == 0
         with hold(one, "customers", "run-1"), hold(two, "customers", "run-2") as lease:
             assert lease.fence == 1
     assert "belongs to another Batch project" in str(refusal(other))
@@ -147,7 +147,7 @@ def test_the_hosts_own_clock_decides_nothing(state: State, monkeypatch: pytest.M
     assert is_held(state, "customers")
     with pytest.raises(BusyError, match="run run-7 on elsewhere"), hold(state, "customers", "run-8"):
         pytest.fail("two hold it")
-    assert 29 < rate.held(state, "update") <= 30
+    assert 29 < held_for(state, "update") <= 30
     with state.write() as connection:
         wait = rate.reserve(connection, "update", 200, per_second=300.0, burst=0.0)
     monkeypatch.undo()

@@ -29,7 +29,7 @@ from connector.state.database import BUCKETS, LEASES, META, SCHEMA, SNAPSHOTS, S
 from connector.state.group import GroupCommit
 from connector.state.lease import hold
 from connector.state.runs import Standing, settle
-from tests.states import PROJECT, Home
+from tests.states import PROJECT, Home, held_for
 
 
 @pytest.fixture
@@ -484,11 +484,11 @@ def test_a_pause_holds_everybody(home: Home, state: State) -> None:
             with each.write() as connection:
                 rate.hold(connection, "update", seconds)
         sender = Sender(other, 300.0, 1000, 200)
-        assert 29 < rate.held(other, "update") <= 30
+        assert 29 < held_for(other, "update") <= 30
         assert 29 < sender.leave(200) - sender.now <= 31
-        assert rate.held(other, "mass_update") == 0
+        assert held_for(other, "mass_update") == 0
         sender.advance(31)
-        assert rate.held(state, "update") == 0
+        assert held_for(state, "update") == 0
         assert sender.leave(1) - sender.now < 2
 
 
@@ -501,7 +501,7 @@ def test_the_clock_of_another_boot_is_not_believed(state: State, of_another_boot
         rate.hold(connection, "update", 60.0, refused=time.monotonic())
         values = {"clock": "another boot", "paid_until": of_another_boot, "hold_until": of_another_boot}
         connection.execute(sa.update(BUCKETS).values(**values))
-    assert rate.held(state, "update") == 0
+    assert held_for(state, "update") == 0
     assert [sender.leave(200) - sender.now for _ in range(3)] == pytest.approx([2 / 3, 4 / 3, 2], abs=0.1)
 
 

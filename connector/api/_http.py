@@ -136,7 +136,7 @@ _url = lru_cache(maxsize=16)(httpx.URL)
 
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:
-    """The body, let go of as soon as it was sent.
+    """The body, of which the request keeps nothing.
 
     What is left of a call are objects that refer to each other, which Python finds late: bodies would pile up in them.
     """
@@ -186,6 +186,7 @@ async def connect(
         "Accept-Encoding": "identity",
         # A kept connection could hold an answer that nobody asked for, which the next call would take for its own; and
         # a server that closes it just then would leave that call in doubt. A new one costs a handshake, 10 a second.
+        "Accept": "*/*",
         "Connection": "close",
         "User-Agent": "batch-warehouse-connector",
     }

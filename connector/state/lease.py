@@ -28,7 +28,7 @@ LEASE_SECONDS = 120.0
 PULSE_SECONDS = LEASE_SECONDS / 6
 """How often the holder of a lease that hosts share renews it: a few renewals may fail."""
 
-# Built once: it is executed twice for every call, and to build it costs as much as to execute it.
+# Built once: it is executed in every transaction of a run, and to build it costs as much as to execute it.
 _RENEWED = sa.update(LEASES).where((LEASES.c.sync == sa.bindparam("of")) & (LEASES.c.fence == sa.bindparam("held_as")))
 
 

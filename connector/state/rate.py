@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from connector.state.database import BUCKETS, State, clock, is_shared
+from connector.state.database import BUCKETS, clock, is_shared
 
 JITTER_SECONDS = 0.5
 """How much a request's way to Batch may vary before our spacing and Batch's counting could disagree."""
@@ -83,11 +83,10 @@ def hold(connection: sa.Connection, endpoint: str, seconds: float, *, refused: f
     _store(connection, endpoint, name, bucket._replace(hold_until=until, share=share, cut=cut))
 
 
-def held(state: State, endpoint: str) -> float:
+def held(connection: sa.Connection, endpoint: str) -> float:
     """Seconds until anybody may send to the endpoint again; 0 where nobody is held."""
-    with state.read() as connection:
-        name, now = _clock(connection)
-        bucket = _bucket(connection, endpoint, name, now)
+    name, now = _clock(connection)
+    bucket = _bucket(connection, endpoint, name, now)
     return max(0.0, bucket.hold_until - now) if bucket else 0.0
 
 

@@ -101,4 +101,4 @@ def test_a_write_that_fails_ends_the_run_and_the_next_one_goes_on(world: World, 
             assert set(world.event_ids()) == {str(row[0]) for row in world.sql("select order_id from orders")}
         assert list((world.folder / ".connector" / "outbox").iterdir()) == []
         nth += 1
-    assert failed >= 12, "a run has more writes than that"
+    assert failed >= 10, "a run has more writes than that"  # calls under way share theirs
