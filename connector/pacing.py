@@ -123,4 +123,4 @@ class Pace:
             self.waited += time.monotonic() - start
 
 
-__all__ = ["Pace", "StoppedError"]
+__all__ = ["Mark", "Pace", "StoppedError"]

@@ -347,6 +347,25 @@ def test_calls_under_way_share_transactions(state: State, lease: Lease) -> None:
     assert commits <= 40
 
 
+def test_a_transaction_that_fails_once_loses_no_answer(state: State, lease: Lease) -> None:
+    """Four answers are noted together; the database refuses that once, and all four are noted the second time."""
+    refused = 0
+
+    def refuse(_connection: sa.Connection) -> None:
+        nonlocal refused
+        if api.calls and not refused:
+            refused += 1
+            raise sa.exc.OperationalError("commit", {}, Exception("the connection is gone"))
+
+    run, api = Run(state, lease, chunks(2, 2, 2, 2)), Api(seconds=0.2)
+    sa.event.listen(state.engine, "commit", refuse)
+    try:
+        run.send(api, in_flight=4)
+    finally:
+        sa.event.remove(state.engine, "commit", refuse)
+    assert (refused, run.states, len(api.calls)) == (1, "d" * 4, 4)
+
+
 # How a delivery ends early.
 
 
