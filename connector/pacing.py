@@ -40,6 +40,7 @@ class Pace:
         self._burst = rate.burst(limit.burst, limit.per_second, limit.per_call)
         self._stop = stop
         self._first: _Caller | None = None
+        self._holds = self._holds_seen = 0
         self._nobody_waits = asyncio.Event()
         self._nobody_waits.set()
 
@@ -50,23 +51,26 @@ class Pace:
             StoppedError: The run was told to stop, and nothing was marked.
             StateError: The state cannot be written.
         """
-        caller, wait = asyncio.current_task(), None
+        caller = asyncio.current_task()
         assert caller  # noqa: S101 - who awaits this is a task
         try:
-            while wait is None:
+            left = False
+            while not left:
                 await self._nobody_waits.wait()
                 if self._stop.is_set():
                     raise StoppedError
                 wait = await self._group.write(partial(self._book, caller, rows, mark))
-            while wait > 0:
-                await self._wait(wait)
-                self._give_way(caller)  # the next one books its share in the transaction in which this one is marked
-                wait = await self._group.write(partial(self._go, caller, mark))
+                left = wait == 0
+                if wait:
+                    await self._wait(wait)
+                    self._give_way(caller)  # the next one books its share where this one is marked
+                    left = await self._group.write(partial(self._go, caller, mark))
         finally:
             self._give_way(caller)
 
     def hold(self, connection: sa.Connection, seconds: float, refused: float | None) -> None:
         """Nobody may leave for that long, in any process on this state; see `rate.hold`."""
+        self._holds += 1
         rate.hold(connection, self._endpoint, seconds, refused=refused)
 
     async def sleep(self, seconds: float) -> None:
@@ -84,30 +88,27 @@ class Pace:
             raise StoppedError
 
     def _book(self, caller: _Caller, rows: int, mark: Mark, connection: sa.Connection) -> float | None:
-        """Seconds to wait; where there are none, it is marked already. None: by now another waits, or nobody does."""
+        """Seconds to wait; 0: it is marked already. None: by now another waits, or nobody does."""
         if self._first is not None or caller.cancelling():
             return None
         wait = rate.reserve(connection, self._endpoint, rows, per_second=self._per_second, burst=self._burst)
         step("chunk.paid")
-        if wait <= 0:
-            mark(connection)
-        else:
+        if wait > 0:
             self._take_place(caller)
-        return wait
+            return wait
+        mark(connection)
+        return 0.0
 
-    def _go(self, caller: _Caller, mark: Mark, connection: sa.Connection) -> float:
-        """Seconds to wait, because Batch asked for a pause meanwhile; where there are none, it is marked."""
-        held = rate.held(connection, self._endpoint)
-        if caller.cancelling():
-            return 0.0
-        if held <= 0:
+    def _go(self, caller: _Caller, mark: Mark, connection: sa.Connection) -> bool:
+        """Whether it is marked; not where Batch asked for a pause since the booking, which holds for it no more."""
+        if self._holds != self._holds_seen or rate.held(connection, self._endpoint) > 0:
+            return False
+        if not caller.cancelling():
             mark(connection)
-        elif self._first is None:
-            self._take_place(caller)
-        return held
+        return True
 
     def _take_place(self, caller: _Caller) -> None:
-        self._first = caller
+        self._first, self._holds_seen = caller, self._holds
         self._nobody_waits.clear()
 
     def _give_way(self, caller: _Caller) -> None:

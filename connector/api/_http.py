@@ -183,10 +183,10 @@ async def connect(
         "Authorization": f"Bearer {access.rest_key.get_secret_value()}",
         "X-Batch-Project": access.project_key.get_secret_value(),
         "Content-Type": "application/json",
+        "Accept": "*/*",
         "Accept-Encoding": "identity",
         # A kept connection could hold an answer that nobody asked for, which the next call would take for its own; and
         # a server that closes it just then would leave that call in doubt. A new one costs a handshake, 10 a second.
-        "Accept": "*/*",
         "Connection": "close",
         "User-Agent": "batch-warehouse-connector",
     }
