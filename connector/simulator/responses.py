@@ -38,7 +38,7 @@ class ContentResponse(Response):
     """Bytes of a file, a piece at a time; a cut one ends as `CutResponse` does."""
 
     def __init__(self, content: Content, on_sent: Callable[[int], None]) -> None:
-        """Send this; `on_sent` is told the bytes of each piece."""
+        """Send this; `on_sent` is told the bytes of each piece as it goes."""
         headers = {**content.headers, "content-length": str(content.length)}
         super().__init__(None, content.status, headers, media_type=content.file.content_type)
         self._content = content
@@ -49,8 +49,8 @@ class ContentResponse(Response):
         with closing(self._content.file.path.open("rb")) as source:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             for piece in _pieces(source, self._content):
+                self._on_sent(len(piece))  # first: who has the last byte finds it counted
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-                self._on_sent(len(piece))
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
