@@ -125,8 +125,13 @@ def source(column: str) -> pl.Expr:
 
 
 def as_source(frame: pl.DataFrame) -> pl.DataFrame:
-    """The record batch with names that Polars takes literally: `*` and `^…$` alone would mean other columns."""
-    return frame.rename(lambda name: _SOURCE + name)
+    """The record batch with names that Polars takes literally: `*` and `^…$` alone would mean other columns.
+
+    Nested columns come in one piece: Polars 2.1 panics in `list.eval` over a piece of one row that it evaluated before,
+    joined with a slice of another.
+    """
+    nested = (column.rechunk() for column in frame.get_columns() if column.dtype.is_nested())
+    return frame.with_columns(nested).rename(lambda name: _SOURCE + name)
 
 
 _SOURCE = "source "

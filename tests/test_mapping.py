@@ -128,6 +128,15 @@ def test_column_names_are_taken_literally(name: str) -> None:
     assert apply(mapping, frame).valid["a"].to_list() == ["right"]
 
 
+def test_lists_in_pieces_are_judged_whatever_became_of_the_pieces_before() -> None:
+    """A piece of one row that Polars evaluated before, joined with a slice of another, is judged as one piece would be."""
+    mapping = resolve([Column("k", TEXT), Column("l", pl.List(pl.Int64()))], "k", None)
+    one = pl.DataFrame({"k": ["a"], "l": [[1]]})
+    others = pl.DataFrame({"k": ["b", "c", "d"], "l": [[7, 7], [2, 3], None]})
+    one.select(pl.col("l").list.eval(pl.element().cast(pl.String)))
+    assert apply(mapping, pl.concat([one, others[1:]])).valid["l"].to_list() == [["1"], ["2", "3"], None]
+
+
 def mapping_of_three() -> Mapping:
     columns = [Column("k", TEXT), Column("s", TEXT), Column("i", pl.UInt64()), Column("f", pl.Float64())]
     return resolve(columns, "k", None)

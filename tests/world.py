@@ -258,6 +258,16 @@ def timeless(**settings: Any) -> Iterator[World]:
             world.api.close()
 
 
+@contextmanager
+def replayed_by(place: str) -> Iterator[None]:
+    """Whatever goes wrong in it is noted with the words that play it again."""
+    try:
+        yield
+    except BaseException as error:  # Polars' panics are no Exception
+        error.add_note(place)
+        raise
+
+
 def logged(caplog: pytest.LogCaptureFixture) -> str:
     """All that the test has logged, for a fixture's end: `caplog.text` is that of the phase alone."""
     return "\n".join(logging.Formatter().format(record) for record in caplog.get_records("call"))

@@ -19,7 +19,7 @@ from connector.state import snapshots
 from connector.state.snapshots import AT, Snapshot
 from tests.laws.ceilings import lowered
 from tests.simulation.crash import Crash, Steps
-from tests.world import Dying, World, timeless, wait
+from tests.world import Dying, World, replayed_by, timeless, wait
 
 HISTORIES = int(os.environ.get("CONVERGENCE_HISTORIES", "6"))
 """Every run draws others, so a soak is CONVERGENCE_HISTORIES=300; CONVERGENCE_SEED=N plays one again."""
@@ -150,7 +150,7 @@ def test_refusals_deaths_and_folding_end_at_the_source(nth: int) -> None:
     """Runs, compactions, deaths, lost index files in any order: Batch ends up with the source, more runs plan nothing, no file is left over."""
     for seed in seeds()[nth : nth + 1]:
         chance, place = random.Random(seed), f"CONVERGENCE_SEED={seed}"  # noqa: S311 - the same for the same seed
-        with timeless() as world, lowered(chance):
+        with timeless() as world, lowered(chance), replayed_by(place):
             life = Life(world, chance, Steps(world.folder / ".connector"))
             life.begin()
             with life.steps.watched():

@@ -18,7 +18,7 @@ import httpx
 from connector.report import Report
 from tests.laws.ceilings import lowered
 from tests.simulation.machine import Clock, machine
-from tests.world import World
+from tests.world import World, replayed_by
 
 COUNTS = (
     "outcome", "read", "unchanged", "added", "changed", "retried", "removed", "invalid", "withheld", "skipped", "planned",
@@ -265,6 +265,7 @@ def history(seed: int, *, settled: bool, engines: bool = True) -> Iterator[Histo
     with (
         tempfile.TemporaryDirectory(prefix="twins-", dir=memory if memory.is_dir() else None) as folder,
         machine(clock, seed),
+        replayed_by(f"ENGINE_SEED={seed}"),
     ):
         sides = (Side(Path(folder) / "one", clock), Side(Path(folder) / "two", clock))
         found = History(random.Random(seed), clock, sides, settled, engines)  # noqa: S311 - the same for the same seed

@@ -98,7 +98,7 @@ class _Tree:
         story = self._gone_on(moment, "")
         try:
             found = self._settled(story)
-        except Exception as error:
+        except BaseException as error:  # Polars' panics are no Exception
             error.add_note(story.told(self._seed, [], moment.step))
             raise
         if found:

@@ -40,7 +40,7 @@ def play(folder: Path, seed: int) -> list[str]:
         try:
             story.rounds()
             found = [*story.settle(), *problems(world)]
-        except Exception as error:
+        except BaseException as error:  # Polars' panics are no Exception
             error.add_note(story.told(seed, []))
             raise
         if found:
