@@ -19,7 +19,7 @@ from connector.state.lease import Lease
 def begin(state: State, lease: Lease, report: Report) -> None:
     """Note that it is owed, before it is known what was delivered."""
     with state.write() as connection:
-        runs.open_run(connection, lease, runs.Opened(report.run, "", {}, "", report.to_dict()), [])
+        runs.open_run(connection, lease, runs.Opened(report.run, "", {}, "", report.to_dict(), lease.since), [])
     step("run.opened")
 
 

@@ -86,16 +86,17 @@ class _Results:
 
 def settled(state: State, run: str, attributes: dict[str, str]) -> Settled:
     """What became of a run's rows so far."""
-    return _results(runs.chunk_rows(state, run), list(attributes)).settled()
+    return _results(runs.chunk_rows(state, run), list(attributes), state.now()).settled()
 
 
-def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None = None) -> Snapshot:
+def commit(books: Books, run: str, report: dict[str, Any], began: float, judged: Judged | None = None) -> Snapshot:
     """Move the snapshot to what Batch accepted, note what stays due, and close the run: one transaction.
 
     Args:
         books: What to write into.
         run: The run whose chunks are committed; another one than the lease's where a killed run is taken over.
-        report: The run's report, as it is kept; of it `full` (it read the whole source) and `started` count here.
+        report: The run's report, as it is kept; of it `full` (it read the whole source) counts here.
+        began: When the run began, by `State.now`.
         judged: What the read has shown; None for a killed run, whose source is read again.
 
     Returns:
@@ -104,14 +105,14 @@ def commit(books: Books, run: str, report: dict[str, Any], judged: Judged | None
     state, sync = books.state, books.lease.sync
     path = runs.outbox(state, run)
     chunks = runs.chunk_rows(state, run)
-    results = _results(chunks, list(books.attributes))
+    results = _results(chunks, list(books.attributes), state.now())
     due, rejects = runs.due(state, sync), runs.rejects(state, sync)
-    lapsed = lapsed_keys(due, judged, report["started"])
+    lapsed = lapsed_keys(due, judged, began)
     rows = _snapshot_rows(path, results, list(books.attributes)) if chunks else iter(())
     # Mostly all was accepted and nothing was open: then the outbox need not be read again to say so.
     answers = _answers(path, results) if chunks and not (results.plain and due.is_empty()) else pl.DataFrame()
     refused = _refused(path, results) if chunks and not (results.plain and rejects.is_empty()) else None
-    due = due_after(due, answers, (report["started"], books.quiet), judged)
+    due = due_after(due, answers, (began, books.quiet), judged)
     rejects = _rejects_after(rejects, refused, judged)
     with ExitStack() as stack:
         anything = chunks or len(lapsed)
@@ -174,8 +175,8 @@ def _manifest(books: Books, file: dict[str, Any] | None, judged: Judged | None, 
     return manifest
 
 
-def _results(chunks: list[ChunkRow], names: list[str]) -> _Results:
-    rows = outcomes(chunks)
+def _results(chunks: list[ChunkRow], names: list[str], now: float) -> _Results:
+    rows = outcomes(chunks, now)
     bits = np.zeros(len(rows.outcome), np.uint64)
     outcome = np.where(rows.outcome == UNVERIFIED, UNKNOWN_OUTCOME, rows.outcome).astype(np.int8)
     for row, attribute, _reason in rows.refusals.rows():

@@ -270,7 +270,7 @@ class _Sender:
                 self._traffic.bytes += len(content)
                 left = time.monotonic()
                 outcome = await profiles.send(client, self._terms.endpoint, content, rows)
-                chunk.receipt.note(outcome)
+                chunk.receipt.note(outcome, self._state.now())
                 again = self._patience.heard(outcome)
                 pause = self._pause(outcome, attempt) if again else 0.0
                 held = again and (outcome.throttled or outcome.retry_after is not None)

@@ -151,7 +151,7 @@ def draft(
     sync, start = task.sync, time.monotonic()
     _require_same_key(task, snapshot)
     due = runs.due(state, sync.name)
-    due = due.filter(pl.col("not_before") <= time.time())
+    due = due.filter(pl.col("not_before") <= state.now())
     outbox = runs.outbox(state, report.run)
     with named(sync):
         snapshot = pushdown.home(task.project, state, sync, snapshot, report.run, keep)

@@ -47,15 +47,15 @@ def due_after(
     Args:
         before: Those that were due (DUE_SCHEMA).
         answers: `key`, `source_hash`, `outcome`, `unknown_at`, `partly` of what was sent.
-        times: When the run started, in seconds since 1970, and the quiet time.
+        times: When the run began, by `State.now`, and the quiet time in seconds.
         judged: What the read has shown; None for a killed run.
     """
-    started, quiet = times
+    began, quiet = times
     due = before
     if judged:  # but what a lost request may still bring is waited for
-        due = due.filter(~pl.col("key").is_in(judged.done) | _in_doubt(started, quiet=False))
+        due = due.filter(~pl.col("key").is_in(judged.done) | _in_doubt(began, quiet=False))
     if answers.height:
-        due = pl.concat([_undecided(due, answers, started), _from_answers(answers, quiet)])
+        due = pl.concat([_undecided(due, answers, began), _from_answers(answers, quiet)])
     if judged:
         again = pl.col("reason") == "withheld"
         if judged.keys is not None:
@@ -67,30 +67,30 @@ def due_after(
     return due.unique(["key", "reason"], keep="last")
 
 
-def lapsed_keys(due: pl.DataFrame, judged: Judged | None, started: float) -> pl.Series:
+def lapsed_keys(due: pl.DataFrame, judged: Judged | None, began: float) -> pl.Series:
     """Keys of unknown outcome that no request can mend: there is nothing to send, and nothing comes late any more.
 
     Args:
         due: The keys that were due (DUE_SCHEMA).
         judged: What the read has shown; None for a killed run: then there are none.
-        started: When the run started, in seconds since 1970.
+        began: When the run began, by `State.now`.
     """
-    done = due.filter(pl.col("key").is_in(judged.done if judged else []) & _in_doubt(started, quiet=True))
+    done = due.filter(pl.col("key").is_in(judged.done if judged else []) & _in_doubt(began, quiet=True))
     return done["key"].unique().alias(KEY)
 
 
-def _in_doubt(started: float, *, quiet: bool) -> pl.Expr:
-    """Entries of unknown outcome whose quiet time had, or had not, ended when the run started."""
-    over = pl.col("quiet_until") <= started
+def _in_doubt(began: float, *, quiet: bool) -> pl.Expr:
+    """Entries of unknown outcome whose quiet time had, or had not, ended when the run began."""
+    over = pl.col("quiet_until") <= began
     return (pl.col("reason") == "unknown") & (over if quiet else ~over)
 
 
-def _undecided(before: pl.DataFrame, answers: pl.DataFrame, started: float) -> pl.DataFrame:
+def _undecided(before: pl.DataFrame, answers: pl.DataFrame, began: float) -> pl.DataFrame:
     """Earlier entries that these answers leave open: other keys', and those sent within their quiet time."""
     sent = answers.select("key", "outcome", pl.col("source_hash").alias("sent_hash"))
     joined = before.join(sent, on="key", how="left")
     answered = pl.col("outcome").is_not_null() & pl.col("outcome").is_in([ACCEPTED, REFUSED])
-    waiting = pl.col("quiet_until") > started
+    waiting = pl.col("quiet_until") > began
     left = joined.filter(~answered | (pl.col("reason") == "withheld") | waiting)
     again = pl.when(answered & waiting)
     return left.with_columns(

@@ -99,7 +99,7 @@ def closing(state: State, run: str, *, hold: bool) -> Closing:
         hold: Events of which nobody knows whether they arrived are held; else they are due again.
     """
     chunks = runs.chunk_rows(state, run)
-    fates, refusals = _fates(outcomes(chunks))
+    fates, refusals = _fates(outcomes(chunks, state.now()))
     counts: Counter[int] = Counter()
     sent: list[pl.DataFrame] = []
     found: list[pl.DataFrame] = []

@@ -127,7 +127,9 @@ class Pull:
 
     def _open(self, report: ExportReport) -> None:
         with self.state.write() as connection:
-            runs.open_run(connection, self.lease, runs.Opened(self.lease.run, "", {}, "", report.to_dict()), [])
+            runs.open_run(
+                connection, self.lease, runs.Opened(self.lease.run, "", {}, "", report.to_dict(), self.lease.since), []
+            )
 
     def _landed(
         self, report: ExportReport, brought: Brought, table: "_Table", watch: "_Watch"

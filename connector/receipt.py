@@ -1,6 +1,5 @@
 """What the answers to a chunk's requests add up to, while it is sent, halved, and sent again."""
 
-import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -56,8 +55,8 @@ class Receipt:
         """A request with the first waiting part is about to leave."""
         self.waiting[0] = self.waiting[0]._replace(state="sent")
 
-    def note(self, outcome: Outcome) -> None:
-        """What came of that request."""
+    def note(self, outcome: Outcome, now: float) -> None:
+        """What came of that request, and when, by `State.now`."""
         part = self.waiting.pop(0)
         match outcome.verdict:
             case Verdict.ACCEPTED:
@@ -69,7 +68,7 @@ class Receipt:
                 self._refusals.append(Refusal(part.first, None, outcome.reason))
                 self._settled.append(part._replace(state="refused"))
             case Verdict.UNKNOWN | Verdict.UNVERIFIED:
-                self._unknown_at = time.time()
+                self._unknown_at = now
                 state = "unknown" if outcome.verdict is Verdict.UNKNOWN else "unverified"
                 self.waiting.insert(0, part._replace(state=state, doubtful=True))
             case Verdict.LATER | Verdict.STOP:

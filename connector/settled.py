@@ -30,7 +30,7 @@ class Outcomes:
         outcome: UNSENT, ACCEPTED (but for refusals), UNKNOWN, UNVERIFIED (answered as if applied, in words we cannot
             trust), or REFUSED: nothing of it was applied.
         settled_at: When, in seconds since 1970.
-        unknown_at: The last attempt whose outcome is unknown, in seconds since 1970; 0: there was none.
+        unknown_at: The last attempt whose outcome is unknown, by `State.now`; 0: there was none.
         refusals: `row` (Int64), `attribute` (String, null: the operation, or an event of it), `reason` (String).
     """
 
@@ -40,10 +40,15 @@ class Outcomes:
     refusals: pl.DataFrame = field(repr=False)
 
 
-def outcomes(chunks: Sequence[ChunkRow]) -> Outcomes:
-    """The outcomes of a run's rows, from its chunks in order."""
+def outcomes(chunks: Sequence[ChunkRow], now: float) -> Outcomes:
+    """The outcomes of a run's rows, from its chunks in order.
+
+    Args:
+        chunks: From `runs.chunk_rows`.
+        now: By `State.now`: a chunk left `sent` by a kill may have been applied at any moment until then.
+    """
     rows = np.array([chunk.rows for chunk in chunks], np.int64)
-    now = time.time()  # a chunk left `sent` by a kill may have been applied at any moment up to now
+    today = time.time()
     parts = [(chunk, length, state) for chunk in chunks for length, state in _parts(chunk)]
     lengths = [length for _, length, _ in parts]
     refusals = [
@@ -52,7 +57,7 @@ def outcomes(chunks: Sequence[ChunkRow]) -> Outcomes:
     schema = {"row": pl.Int64, "attribute": pl.String, "reason": pl.String}
     return Outcomes(
         outcome=np.repeat(np.array([_OUTCOMES[state] for _, _, state in parts], np.int8), lengths),
-        settled_at=np.repeat(np.array([chunk.settled_at or now for chunk in chunks], np.float64), rows),
+        settled_at=np.repeat(np.array([chunk.settled_at or today for chunk in chunks], np.float64), rows),
         unknown_at=np.repeat(np.array([_doubt(chunk, state, now) for chunk, _, state in parts], np.float64), lengths),
         refusals=pl.DataFrame(refusals, schema=schema, orient="row"),
     )
@@ -62,7 +67,7 @@ def _doubt(chunk: ChunkRow, state: str, now: float) -> float:
     """When a request with these rows was last sent without an answer to believe; 0: never."""
     if state == "sent":
         return now
-    return chunk.unknown_at or (chunk.settled_at or now if state in ("unknown", "unverified") else 0.0)
+    return chunk.unknown_at or (now if state in ("unknown", "unverified") else 0.0)
 
 
 def _parts(chunk: ChunkRow) -> Iterator[tuple[int, str]]:

@@ -238,6 +238,7 @@ class Story(ABC, Generic[S, Kept, D]):
             attributes=drafted.attributes,
             outbox_sha256=checksum(drafted.outbox),
             report=drafted.report.to_dict(),
+            began=self.lease.since,
         )
         self.state.put([drafted.outbox])
         with self.state.write() as connection:

@@ -111,7 +111,7 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
         result = settled(self.state, run.id, run.attributes)
         logger.warning("run %s was killed; %d rows had been delivered", run.id, result.accepted)
         ended = killed(result._asdict(), f"run {self.lease.run} took over what it had delivered")
-        return commit(self._books(kept, run.attributes, run.key_column), run.id, {**run.report, **ended})
+        return commit(self._books(kept, run.attributes, run.key_column), run.id, {**run.report, **ended}, run.began)
 
     def forget(self, connection: sa.Connection) -> Snapshot:
         """An empty snapshot."""
@@ -146,7 +146,7 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
         report = report.failed(ended) if ended else self.judged(report, [*reasons, *notes])
         judged = self._findings(drafted, report, moves=not ended and not report.unsent)
         books = self._books(drafted.snapshot, drafted.attributes, self.task.sync.key)
-        commit(books, self.lease.run, report.to_dict(), judged)
+        commit(books, self.lease.run, report.to_dict(), self.lease.since, judged)
         return report
 
     def _findings(self, drafted: Draft, report: Report, *, moves: bool) -> Judged:

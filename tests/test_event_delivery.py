@@ -87,7 +87,7 @@ class Run:
         ids = [f"c{place}" for place in range(sum(chunk.rows for chunk in chunks))]
         texts = [f'{{"identifiers":{{"custom_id":"{id_}"}},"events":[]}}' for id_ in ids]
         write_frames(runs.outbox(state, lease.run), pl.DataFrame({OPERATION: texts}).iter_slices(3))
-        opened = runs.Opened(lease.run, "k", {}, "", {"kind": "events", "started": 0.0})
+        opened = runs.Opened(lease.run, "k", {}, "", {"kind": "events", "started": 0.0}, 0.0)
         with state.write() as connection:
             runs.open_run(connection, lease, opened, chunks)
 
@@ -497,7 +497,7 @@ def test_one_run_of_a_project_sends_at_a_time(tmp_path: Path, state: State) -> N
 def ready(state: State, sync: str, kind: str, *, alive: bool = True) -> Iterator[None]:
     """A run of another sync that is opened, so that it has something to send; its process may have died since."""
     with hold(state, sync, f"{sync}-1") as lease:
-        opened = runs.Opened(lease.run, "k", {}, "", {"kind": kind, "started": 0.0})
+        opened = runs.Opened(lease.run, "k", {}, "", {"kind": kind, "started": 0.0}, 0.0)
         with state.write() as connection:
             runs.open_run(connection, lease, opened, [])
         if alive:

@@ -102,7 +102,7 @@ def test_failed_transaction_fails_all_that_share_it(state: State, lease: Lease) 
 
 def test_lost_lease_lets_nothing_be_written(state: State) -> None:
     """Under an older fence no entry is even tried."""
-    stale = Lease("customers", "run-0", 0)
+    stale = Lease("customers", "run-0", 0, 0.0)
     (told,) = together(GroupCommit(state, stale).write(adding("+one")))
     assert isinstance(told, StateError)
     assert added(state) == set()

@@ -24,7 +24,7 @@ from connector.errors import BusyError, StateError
 from connector.hashing import KEY_HASH, VERSION, self_test
 from connector.mapping import KEY
 from connector.simulator.limits import Rate, TokenBucket
-from connector.state import folding, postgres, rate, snapshots, sqlite
+from connector.state import database, folding, postgres, rate, snapshots, sqlite
 from connector.state.database import BUCKETS, LEASES, META, SCHEMA, SNAPSHOTS, State, open_state
 from connector.state.group import GroupCommit
 from connector.state.lease import hold
@@ -255,7 +255,7 @@ def test_a_writer_in_the_way_is_named(tmp_path: Path) -> None:
     opened(tmp_path / "state")
     with open_state(tmp_path / "state", PROJECT) as found:
         engine = sa.create_engine(f"sqlite:///{tmp_path / 'state' / 'state.db'}", connect_args={"timeout": 0})
-        impatient = State(found.folder, engine, found.seed)
+        impatient = State(found.folder, engine, found.seed, found.ahead)
         with sqlite3.connect(tmp_path / "state" / "state.db") as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StateError, match="locked") as caught, impatient.write() as connection:
@@ -490,6 +490,30 @@ def test_a_pause_holds_everybody(home: Home, state: State) -> None:
         sender.advance(31)
         assert held_for(state, "update") == 0
         assert sender.leave(1) - sender.now < 2
+
+
+@pytest.mark.parametrize("hours", [5, -5])
+def test_a_clock_that_is_set_does_not_move_the_states_own(home: Home, monkeypatch: Any, hours: int) -> None:
+    """Neither while it is open nor for who opens it next: what is waited for takes as long as it should."""
+    real = time.time
+    with home.opened() as state:
+        before = state.now()
+        assert before == pytest.approx(real(), abs=5)
+        monkeypatch.setattr(time, "time", lambda: real() + hours * 3600)
+        assert 0 <= state.now() - before < 5
+    with home.opened() as state:
+        assert 0 <= state.now() - before < 5
+
+
+def test_after_a_start_of_the_host_its_clock_is_believed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the monotonic clock shows means nothing then; where no start is told, each opening asks the host's clock."""
+    real = time.time
+    for number, start in enumerate(["one", "two", "", ""]):
+        monkeypatch.setattr(database, "boot", lambda start=start: start)
+        monkeypatch.setattr(time, "time", lambda number=number: real() + number * 3600)
+        for _ in range(2):
+            with open_state(tmp_path, PROJECT) as state:
+                assert state.now() == pytest.approx(time.time(), abs=5)
 
 
 @pytest.mark.parametrize("of_another_boot", [1e9, -1e9])

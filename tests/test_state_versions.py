@@ -16,11 +16,12 @@ from connector.state.lease import hold
 from tests.world import PROJECT_KEY, World
 
 VERSIONS = {
-    1: """DROP TABLE exports; ALTER TABLE chunks DROP COLUMN parts; DROP TABLE buckets;
+    1: """ALTER TABLE runs DROP COLUMN began; DROP TABLE exports; ALTER TABLE chunks DROP COLUMN parts; DROP TABLE buckets;
         CREATE TABLE buckets (endpoint TEXT NOT NULL PRIMARY KEY, clock TEXT NOT NULL, paid_until FLOAT NOT NULL,
             hold_until FLOAT NOT NULL);
         INSERT INTO buckets VALUES ('update', 'a boot', 1.0, 2.0)""",
-    2: "DROP TABLE exports",
+    2: "ALTER TABLE runs DROP COLUMN began; DROP TABLE exports",
+    3: "ALTER TABLE runs DROP COLUMN began",
 }
 """What makes today's database one of that version: the difference in the history of `connector/state/database.py`."""
 

@@ -105,7 +105,7 @@ def _due(state: State | None, sync: Sync, report: Mapping[str, Any]) -> _Due:
         return _Due(listed.height - held.height, 0, held.height, min(ends, default=None))
     if state is None:
         return _Due()
-    waiting = runs.due(state, sync.name).filter(pl.col("not_before") > time.time())["key"].n_unique()
+    waiting = runs.due(state, sync.name).filter(pl.col("not_before") > state.now())["key"].n_unique()
     return _Due(runs.rejects(state, sync.name).height, waiting)
 
 

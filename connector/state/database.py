@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -16,12 +17,13 @@ from connector.state import postgres, sqlite
 from connector.state.bucket import OWNER, Bucket, bucket
 from connector.state.postgres import AnyText, Server
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of these tables; a state of an older version is brought forward, a newer one is refused."""
 
 MIGRATIONS: Mapping[int, tuple[str, ...]] = {
     1: ("ALTER TABLE chunks ADD COLUMN parts JSON",),
     2: ("DROP TABLE buckets",),  # the first of that version lack columns; made anew they start empty, which is safe
+    3: ("ALTER TABLE runs ADD COLUMN began FLOAT", "UPDATE runs SET began = started"),
 }
 """What brings a state of a version to the next one; new tables need no word of it."""
 
@@ -46,6 +48,7 @@ RUNS = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("sync", sa.Text, nullable=False, index=True),
     sa.Column("started", sa.Float, nullable=False),
+    sa.Column("began", sa.Float),  # the same by `State.now`; null where it ended without sending
     sa.Column("finished", sa.Float),  # null while open
     sa.Column("key_column", sa.Text),
     sa.Column("attributes", sa.JSON),  # name to type, of the rows in the outbox
@@ -62,7 +65,7 @@ CHUNKS = sa.Table(
     sa.Column("rows", sa.Integer, nullable=False),
     sa.Column("state", sa.Text, nullable=False),  # planned → sent → done | unknown
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
-    sa.Column("unknown_at", sa.Float),  # the last attempt whose outcome is unknown
+    sa.Column("unknown_at", sa.Float),  # the last attempt whose outcome is unknown, by `State.now`
     sa.Column("settled_at", sa.Float),
     sa.Column("refusals", sa.JSON),  # [[row in the chunk, attribute or null, reason]]
     sa.Column("parts", sa.JSON),  # [[first row, rows, state]] of a chunk that was split
@@ -83,7 +86,7 @@ DUE = sa.Table(
     sa.Column("key", AnyText, primary_key=True),
     sa.Column("reason", sa.Text, primary_key=True),  # unknown | refused | withheld
     sa.Column("whole", sa.Boolean, nullable=False),
-    sa.Column("not_before", sa.Float, nullable=False),
+    sa.Column("not_before", sa.Float, nullable=False),  # by `State.now`, as the next
     sa.Column("quiet_until", sa.Float, nullable=False),
     sa.Column("source_hash", sa.Text, nullable=False),  # UInt64 as digits: SQLite's integers are signed
 )
@@ -147,18 +150,30 @@ class State:
             readable by its owner alone.
         engine: The database.
         seed: Secret of this state's hashes, 0 to 2**64 - 1.
+        ahead: Seconds by which `now` is ahead of this host's monotonic clock.
         bucket: Holds the files that other hosts need, the folder then being their cache; None: the folder holds them.
     """
 
     folder: Path
     engine: sa.Engine
     seed: int
+    ahead: float
     bucket: Bucket | None = None
 
     @property
     def is_shared(self) -> bool:
         """Whether other hosts may use it: its database is PostgreSQL."""
         return is_shared(self.engine)
+
+    def now(self) -> float:
+        """Seconds since 1970 by a clock that a correction of the host's own does not touch.
+
+        What is waited for is told by it: a request of unknown outcome may come late, however the host's clock was set
+        meanwhile. It is read from the monotonic clock, from where the host's own stood when the state was first opened
+        after the host's start, or from where the database server's stands when it is opened. So it is for spans, not to
+        be shown.
+        """
+        return time.monotonic() + self.ahead
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -223,9 +238,10 @@ def open_state(folder: Path, project_key: str, server: Server | None = None) -> 
             if server:
                 postgres.make_schema(connection, server.schema)
             meta = _bound(connection, folder, project_key, server, store)
+            ahead = _ahead(connection, meta)
         if server and store:  # outside the transaction, so that nobody waits behind a bucket that does not answer
             _claim(store, _owner(meta), server, new=False)
-        yield State(folder, engine, int(meta["seed"]), store)
+        yield State(folder, engine, int(meta["seed"]), ahead, store)
     finally:
         engine.dispose()
 
@@ -233,6 +249,13 @@ def open_state(folder: Path, project_key: str, server: Server | None = None) -> 
 def is_shared(database: sa.Engine | sa.Connection) -> bool:
     """Whether several hosts may use the database."""
     return database.dialect.name == "postgresql"
+
+
+@cache
+def boot() -> str:
+    """This start of this host, which a process does not outlive; empty where the system does not tell."""
+    told = Path("/proc/sys/kernel/random/boot_id")
+    return told.read_text().strip() if told.exists() else ""
 
 
 def clock(database: sa.Engine | sa.Connection) -> sa.ColumnElement[float]:
@@ -269,6 +292,19 @@ def _bound(
         sqlite.check(connection, folder)
         _note(connection, {"checked": str(time.time())})
     return meta
+
+
+def _ahead(connection: sa.Connection, meta: Mapping[str, str]) -> float:
+    """What `State.ahead` is; noted for as long as the host is up, where nobody else uses the state."""
+    if is_shared(connection):
+        return float(connection.execute(sa.select(clock(connection))).scalar_one()) - time.monotonic()
+    start, _, noted = meta.get("clock", "").partition(" ")
+    if start and start == boot():
+        return float(noted)
+    ahead = time.time() - time.monotonic()
+    if boot():
+        _note(connection, {"clock": f"{boot()} {ahead!r}"})
+    return ahead
 
 
 def _owner(meta: Mapping[str, str]) -> str:

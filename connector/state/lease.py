@@ -40,11 +40,13 @@ class Lease:
         sync: Its name.
         run: Id of the run that holds it.
         fence: Grows with every holder; a write under an older number is refused.
+        since: When it was taken, by `State.now`.
     """
 
     sync: str
     run: str
     fence: int
+    since: float
 
     @property
     def _what(self) -> str:
@@ -148,7 +150,7 @@ def _exists(pid: int) -> bool:
 
 
 def _taken(state: State, sync: str, run: str) -> Lease:
-    host = _host(state)
+    host, since = _host(state), state.now()
     with state.write() as connection:
         row = _row(connection, sync)
         # Of a state folder the kernel's lock has already told that no process of this host holds it.
@@ -165,7 +167,7 @@ def _taken(state: State, sync: str, run: str) -> Lease:
             "expires": clock(connection) + LEASE_SECONDS,
         }
         connection.execute(sa.insert(LEASES).values(values))
-    return Lease(sync, run, fence)
+    return Lease(sync, run, fence, since)
 
 
 @contextmanager

@@ -2,13 +2,11 @@
 
 import platform
 import time
-from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from connector.state.database import BUCKETS, clock, is_shared
+from connector.state.database import BUCKETS, boot, clock, is_shared
 
 JITTER_SECONDS = 0.5
 """How much a request's way to Batch may vary before our spacing and Batch's counting could disagree."""
@@ -133,11 +131,4 @@ def _clock(connection: sa.Connection) -> tuple[str, float]:
     """
     if is_shared(connection):
         return "server", connection.execute(sa.select(clock(connection))).scalar_one()
-    return _boot(), time.monotonic()
-
-
-@cache
-def _boot() -> str:
-    """This boot of this host, which a process does not outlive."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return boot.read_text().strip() if boot.exists() else platform.node()
+    return boot() or platform.node(), time.monotonic()

@@ -25,7 +25,7 @@ DUE_SCHEMA = pl.Schema({
 })  # fmt: skip
 """Keys that are due again.
 
-`reason`: unknown, refused or withheld. Times in seconds since 1970. `source_hash`: the row's when it was last tried.
+`reason`: unknown, refused or withheld. Times by `State.now`. `source_hash`: the row's when it was last tried.
 """
 
 REJECTS_SCHEMA = pl.Schema({
@@ -51,6 +51,7 @@ class Opened(NamedTuple):
         attributes: Name to type, of the rows in its outbox.
         outbox_sha256: Checksum of its outbox.
         report: What it had planned.
+        began: When, by `State.now`.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Opened(NamedTuple):
     attributes: dict[str, str]
     outbox_sha256: str
     report: dict[str, Any]
+    began: float
 
 
 class Standing(NamedTuple):
@@ -68,7 +70,7 @@ class Standing(NamedTuple):
             (answered as if applied, in words we cannot trust), or `done` but for the refusals.
         refusals: What Batch refused.
         parts: First row, rows and state (`refused` too) of each part, where the chunk had to be split; else empty.
-        unknown_at: When the last attempt ended without an answer to believe, seconds since 1970; None: none did.
+        unknown_at: When the last attempt ended without an answer to believe, by `State.now`; None: none did.
     """
 
     state: str

@@ -164,14 +164,14 @@ def ours_commit() -> Answer:
         sifted = sift(_frames(NEW, mapping.columns, share=share), job, FOLDER / "outbox.spool")
         changes = build(sifted, job, removed_rows(job, np.ones(len(job.index), np.bool_)), runs.outbox(state, run))
         report = {"started": time.time(), "sync": "customers", "kind": "profiles", "full": False}
-        opened = runs.Opened(run, "custom_id", attributes, "", report)
+        opened = runs.Opened(run, "custom_id", attributes, "", report, lease.since)
         with state.write() as connection:
             runs.open_run(connection, lease, opened, list(chunks(changes.lengths, max_profiles=1000)))
             connection.execute(sa.update(CHUNKS).values(state="done", settled_at=time.time(), refusals=[]))
         self_test(state.seed)  # a run has asked for it by then
         judged = Judged(REJECTED.to_frame(), pl.DataFrame(schema={"key": pl.String}), [], full=False)
         began = time.process_time(), time.perf_counter()
-        moved = commit(Books(state, lease, snapshot, "custom_id", attributes, 900.0), run, report, judged)
+        moved = commit(Books(state, lease, snapshot, "custom_id", attributes, 900.0), run, report, lease.since, judged)
         took = time.process_time() - began[0], time.perf_counter() - began[1]
     shutil.rmtree(FOLDER / "outbox.spool")
     file = moved.files[-1]

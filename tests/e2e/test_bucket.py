@@ -261,7 +261,7 @@ def test_a_run_that_was_replaced_removes_nothing(world: World, store: Store) -> 
     with world.opened_state() as state, hold(state, "customers", "customers-1") as lease:
         paths = [state.folder / name for name in store.names("snapshots")]
         with pytest.raises(StateError, match="lost its lease"):
-            snapshots.clear(state, Lease("customers", "customers-0", lease.fence - 1), paths)
+            snapshots.clear(state, Lease("customers", "customers-0", lease.fence - 1, lease.since), paths)
         assert len(store.names("snapshots")) == 1
 
 

@@ -137,7 +137,7 @@ class Run:
         if rows:
             write_frames(runs.outbox(state, run), pl.DataFrame(rows, schema=schema).iter_slices(draw.randint(1, 9)))
         with hold(state, sync, run) as lease:
-            opened = runs.Opened(run, "k", {}, "", {"kind": "events", "started": 0.0})
+            opened = runs.Opened(run, "k", {}, "", {"kind": "events", "started": 0.0}, 0.0)
             with state.write() as connection:
                 runs.open_run(connection, lease, opened, [chunk for chunk, *_ in self.chunks])
                 for number, (_, outcome, refusals, parts) in enumerate(self.chunks):

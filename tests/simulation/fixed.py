@@ -14,8 +14,8 @@ from tests.world import PROJECT_KEY
 _CURSOR = {"cursor": {"column": "updated_at", "overlap": "0s"}}
 
 
-def late_copy(folder: Path) -> None:
-    """A request without an answer is applied ten minutes later, over a newer value.
+def late_copy(folder: Path, hours: int = 0) -> None:
+    """A request without an answer is applied ten minutes later, over a newer value; the clock is set ahead meanwhile.
 
     Raises:
         AssertionError: It stayed there.
@@ -26,6 +26,7 @@ def late_copy(folder: Path) -> None:
         set_plan(world, "pro")
         world.api.inject({"status": 500, "late": 600})
         world.run(CUSTOMERS)
+        world.clock.set_ahead(timedelta(hours=hours))
         set_plan(world, "free")
         world.run(CUSTOMERS)
         world.clock.sleep(1200)

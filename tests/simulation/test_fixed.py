@@ -58,9 +58,10 @@ def test_future_event_that_comes_due_in_a_run_that_does_not_send_it_is_sent_late
         assert world.held().events == {"1": 1, "2": 1}
 
 
-def test_late_copy_does_not_outlive_the_quiet_time(folder: Path) -> None:
-    """G1: what a lost request brings after a newer value is set right by the send once more."""
-    late_copy(folder)
+@pytest.mark.parametrize("hours", [0, 1, -1])
+def test_late_copy_does_not_outlive_the_quiet_time(folder: Path, hours: int) -> None:
+    """G1: what a lost request brings after a newer value is set right by the send once more, however the clock is set."""
+    late_copy(folder, hours)
 
 
 def test_refused_attribute_is_tried_again_whatever_the_cursor_says(folder: Path) -> None:

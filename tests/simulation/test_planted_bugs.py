@@ -71,8 +71,8 @@ def _waves_do_not_wait(patch: pytest.MonkeyPatch) -> None:
 def _unknown_attributes_count_as_delivered(patch: pytest.MonkeyPatch) -> None:
     real = settled.outcomes
 
-    def believed(chunks: Sequence[runs.ChunkRow]) -> settled.Outcomes:
-        found = real(chunks)
+    def believed(chunks: Sequence[runs.ChunkRow], now: float) -> settled.Outcomes:
+        found = real(chunks, now)
         fates = np.where(found.outcome == settled.UNKNOWN, settled.ACCEPTED, found.outcome).astype(np.int8)
         return settled.Outcomes(fates, found.settled_at, np.zeros_like(found.unknown_at), found.refusals)
 
