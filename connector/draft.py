@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from connector import opt_outs, pushdown
-from connector._model import exceeds
 from connector.api import profiles
 from connector.changes import Kind
 from connector.config import ProfileSync
-from connector.errors import GuardError, StateError, WarehouseError
+from connector.errors import StateError, WarehouseError
 from connector.hashing import KEY_HASH, key_hashes
 from connector.judging import keys
 from connector.mapping import KEY, Mapping, resolve
@@ -281,29 +280,6 @@ def _notes(sync: ProfileSync, reading: Reading) -> tuple[str, ...]:
     since = datetime.fromtimestamp(reading.still, UTC)
     once = "--full (in Dagster: full) reads it"
     return (f"{sync.source.table} did not change since the run of {since:%Y-%m-%d %H:%M} UTC: not read; {once}",)
-
-
-def guarded(task: Task[ProfileSync], drafted: Draft) -> GuardError | None:
-    """The guard that stops this change set, if one does and the operator did not lift it."""
-    guard, report = task.sync.guard, drafted.report
-    known = report.known - report.added
-    reasons = []
-    if drafted.reading.full and report.read < guard.min_rows:
-        reasons.append(f"the source has {report.read} rows, guard.min_rows asks for {guard.min_rows}")
-    known = 0 if task.options.adopt else known  # nothing is sent of what changed
-    if known and exceeds(report.changed, guard.max_changed, known):
-        share = f"guard.max_changed allows {guard.max_changed:.0%}"
-        reasons.append(f"{report.changed} of {known} profiles would change, {share}")
-    if known and task.sync.on_removed != "ignore" and exceeds(report.removed, guard.max_removed, known):
-        share = f"guard.max_removed allows {guard.max_removed:.0%}"
-        reasons.append(f"{report.removed} of {known} profiles would be cleared, {share}")
-    if not reasons or task.options.allow_mass_change:
-        return None
-    once = '--allow-mass-change "reason" (in Dagster: allow_mass_change)'
-    remedy = f"look at the plan; if the change is meant, run once with {once}"
-    if task.options.adopt:
-        remedy = "look at the source; if it is meant to be so, lower guard.min_rows, and adopt again"
-    return GuardError(f"sync '{task.sync.name}': " + "; ".join(reasons), remedy=remedy)
 
 
 def _require_same_key(task: Task[ProfileSync], snapshot: Snapshot) -> None:

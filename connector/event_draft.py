@@ -14,7 +14,7 @@ import polars as pl
 
 from connector.api import profiles
 from connector.config import EventSync
-from connector.errors import GuardError, WarehouseError
+from connector.errors import WarehouseError
 from connector.event_grouping import EventSet, build
 from connector.event_mapping import ID as EVENT
 from connector.event_mapping import TIME, EventColumns, EventMapping, marks, resolve
@@ -187,21 +187,6 @@ def draft(
     return EventDraft(reading, sifted, events, chunks, endpoint, _recipe(sync, mapping), discarded, counted, billed)
 
 
-def guarded(task: Task[EventSync], ledger: Ledger, drafted: EventDraft) -> GuardError | None:
-    """Stops a run for which sent events would look new, unless the operator says so."""
-    before = ledger.manifest.get("recipe", drafted.recipe)
-    lifted = task.options.allow_mass_change or task.options.adopt
-    if before == drafted.recipe or not drafted.report.planned or lifted:
-        return None
-    what = "id and event" if task.sync.id else "key, event, time and attributes, as there is no id"
-    return GuardError(
-        f"sync '{task.sync.name}': an event's identity is made of other columns than before ({what}), so events that"
-        f" were sent look new; {drafted.report.planned} would be planned",
-        remedy="put the columns back, or name an id; if none of these was sent before, run once with"
-        ' --allow-mass-change "reason" (in Dagster: allow_mass_change)',
-    )
-
-
 def wanted(sync: EventSync) -> EventColumns:
     """Where the sync's YAML finds what makes an event."""
     return EventColumns(
@@ -338,4 +323,4 @@ def _milliseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
-__all__ = ["EventDraft", "EventReading", "draft", "guarded", "wanted"]
+__all__ = ["EventDraft", "EventReading", "draft", "wanted"]

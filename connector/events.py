@@ -10,10 +10,11 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sa
 
+from connector import guards
 from connector.config import EventSync
 from connector.errors import ConnectorError, GuardError
 from connector.event_commit import EventBooks, Examined, closing, commit, listed_after, soonest
-from connector.event_draft import EventDraft, draft, guarded
+from connector.event_draft import EventDraft, draft
 from connector.event_planning import HELD
 from connector.hashing import HI, LO
 from connector.report import Reason, Report, killed
@@ -71,7 +72,7 @@ class EventStory(Story[EventSync, Ledger, EventDraft]):
 
     def stopped(self, kept: Ledger, drafted: EventDraft) -> GuardError | None:
         """Events that were sent must not look new."""
-        return guarded(self.task, kept, drafted)
+        return guards.events(self.task, kept, drafted.recipe, drafted.report.planned)
 
     def close(
         self, kept: Ledger, drafted: EventDraft, report: Report, ended: ConnectorError | None, reasons: Sequence[Reason]

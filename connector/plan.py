@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from connector import adoption
+from connector import adoption, guards
 from connector import draft as profile_drafts
 from connector import event_draft as event_drafts
 from connector.api import profiles
@@ -108,12 +108,12 @@ def _drafted(
             task = Task(project, sync, options)
             ledger = _believed(ledgers.load, ledgers.nothing, state, sync.name, options)
             drafted = event_drafts.draft(task, state, ledger, report, progress, plans=True)
-            return drafted, event_drafts.guarded(task, ledger, drafted)
+            return drafted, guards.events(task, ledger, drafted.recipe, drafted.report.planned)
         case ProfileSync():
             profile_task = Task(project, sync, options)
             snapshot = _believed(snapshots.load, snapshots.nothing, state, sync.name, options)
             change = profile_drafts.draft(profile_task, state, snapshot, report, progress)
-            return change, profile_drafts.guarded(profile_task, change)
+            return change, guards.profiles(profile_task, change.report)
 
 
 def _open_notes(opened: Sequence[runs.Opened]) -> list[str]:

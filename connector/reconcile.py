@@ -11,13 +11,12 @@ from itertools import chain
 import httpx
 import polars as pl
 
-from connector import drift, export_lines
-from connector._model import exceeds
+from connector import drift, export_lines, guards
 from connector.api._http import Access
 from connector.asking import Calls
 from connector.config import ProfileSync, Project
 from connector.drift import Delivered
-from connector.errors import ConnectorError, ExportError, GuardError, PendingError, StateError, UsageError
+from connector.errors import ConnectorError, ExportError, PendingError, StateError, UsageError
 from connector.export_requests import attributes_request
 from connector.exporting import Brought, Errand, bring
 from connector.hashing import ROW_HASH
@@ -184,7 +183,8 @@ class _Reconciliation:
         )
         mended = drift.doubtful(found.rows, delivered.names, () if self.sync.consent.owner == "warehouse" else CONSENT)
         if self.healing.heal and mended.height:
-            if stopped := self._guarded(mended.height, found.checked):
+            stopped = guards.healing(self.sync, mended.height, found.checked)
+            if stopped and not self.healing.allow_mass_change:
                 return report.failed(stopped)
             self._heal(snapshot, mended, lease)
             report = replace(report, healed=mended.height)
@@ -200,18 +200,6 @@ class _Reconciliation:
                 rows += frame.rows.height
                 self.progress("compare", rows, None)
                 yield frame.rows.select(extract.column.name for extract in wanted)
-
-    def _guarded(self, rows: int, checked: int) -> GuardError | None:
-        """Why so many are not healed."""
-        allowed = self.sync.guard.max_changed
-        if self.healing.allow_mass_change or not exceeds(rows, allowed, checked):
-            return None
-        return GuardError(
-            f"sync '{self.sync.name}': {rows} of {checked} profiles would be due again, "
-            f"guard.max_changed allows {allowed:.0%}",
-            remedy="look at by_attribute: a form that Batch writes otherwise than expected is no drift; "
-            'if it is meant, reconcile once with --allow-mass-change "reason"',
-        )
 
     def _heal(self, snapshot: Snapshot, mended: pl.DataFrame, lease: Lease) -> None:
         """One transaction makes them due: the snapshot no longer says that Batch has them."""

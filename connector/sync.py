@@ -12,11 +12,11 @@ import httpx
 import polars as pl
 import sqlalchemy as sa
 
-from connector import pushdown
+from connector import guards, pushdown
 from connector._steps import step
 from connector.commit import Books, Judged, commit, settled
 from connector.config import EventSync, ExportSync, Outbound, ProfileSync, Project
-from connector.draft import Draft, draft, guarded
+from connector.draft import Draft, draft
 from connector.errors import ConnectorError, GuardError
 from connector.events import EventStory
 from connector.pull import Pull
@@ -128,7 +128,7 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
 
     def stopped(self, kept: Snapshot, drafted: Draft) -> GuardError | None:  # noqa: ARG002 - shares counted it
         """A guard of the sync."""
-        return guarded(self.task, drafted)
+        return guards.profiles(self.task, drafted.report)
 
     def close(
         self,

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from connector.state.database import State
+from connector.state.lease import Lease, hold
 from tests.emulators import postgres
 from tests.states import Home
 
@@ -21,6 +23,20 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
     server = postgres.new_server()
     yield Home(tmp_path / "state", server)
     postgres.drop(server)
+
+
+@pytest.fixture
+def state(home: Home) -> Iterator[State]:
+    """The same, open."""
+    with home.opened() as opened:
+        yield opened
+
+
+@pytest.fixture
+def lease(state: State) -> Iterator[Lease]:
+    """The right to run `customers` on it."""
+    with hold(state, "customers", "run-1") as held:
+        yield held
 
 
 @pytest.fixture

@@ -9,20 +9,7 @@ import sqlalchemy as sa
 from connector.errors import StateError
 from connector.state.database import META, State
 from connector.state.group import GroupCommit
-from connector.state.lease import Lease, hold
-from tests.states import Home
-
-
-@pytest.fixture
-def state(home: Home) -> Iterator[State]:
-    with home.opened() as opened:
-        yield opened
-
-
-@pytest.fixture
-def lease(state: State) -> Iterator[Lease]:
-    with hold(state, "customers", "run-1") as held:
-        yield held
+from connector.state.lease import Lease
 
 
 @pytest.fixture

@@ -3,31 +3,15 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
-
-import pytest
 
 from connector.api._http import UpdateLimit
 from connector.pacing import Mark, Pace
 from connector.state import rate
 from connector.state.database import State
 from connector.state.group import GroupCommit
-from connector.state.lease import Lease, hold
-from tests.states import Home
+from connector.state.lease import Lease
 
 LIMIT = UpdateLimit(per_second=10, burst=1, per_call=1)
-
-
-@pytest.fixture
-def state(home: Home) -> Iterator[State]:
-    with home.opened() as opened:
-        yield opened
-
-
-@pytest.fixture
-def lease(state: State) -> Iterator[Lease]:
-    with hold(state, "customers", "run-1") as held:
-        yield held
 
 
 def test_who_waits_looks_at_the_pause_again_before_leaving(state: State, lease: Lease) -> None:

@@ -12,7 +12,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +23,12 @@ from connector.errors import BusyError, StateError
 from connector.hashing import KEY_HASH, VERSION, self_test
 from connector.mapping import KEY
 from connector.simulator.limits import Rate, TokenBucket
-from connector.state import database, folding, postgres, rate, snapshots, sqlite
+from connector.state import clocks, folding, postgres, rate, snapshots, sqlite
 from connector.state.database import BUCKETS, LEASES, META, SCHEMA, SNAPSHOTS, State, open_state
 from connector.state.group import GroupCommit
 from connector.state.lease import hold
 from connector.state.runs import Standing, settle
 from tests.states import PROJECT, Home, held_for
-
-
-@pytest.fixture
-def state(home: Home) -> Iterator[State]:
-    with home.opened() as opened:
-        yield opened
 
 
 def opened(folder: Path, project: str = PROJECT) -> int:
@@ -509,7 +502,7 @@ def test_after_a_start_of_the_host_its_clock_is_believed_again(tmp_path: Path, m
     """What the monotonic clock shows means nothing then; where no start is told, each opening asks the host's clock."""
     real = time.time
     for number, start in enumerate(["one", "two", "", ""]):
-        monkeypatch.setattr(database, "boot", lambda start=start: start)
+        monkeypatch.setattr(clocks, "boot", lambda start=start: start)
         monkeypatch.setattr(time, "time", lambda number=number: real() + number * 3600)
         for _ in range(2):
             with open_state(tmp_path, PROJECT) as state:

@@ -31,7 +31,6 @@ class Simulator:
         self,
         credentials: Mapping[str, str],
         *,
-        settings: Settings | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
         folder: Path | None = None,
@@ -41,7 +40,6 @@ class Simulator:
 
         Args:
             credentials: REST API key by project key.
-            settings: Limits to enforce, by default the documented ones.
             clock: Seconds that never go back; drives the rate limits and late writes.
             wall: Seconds since 1970; the age of events is judged by it.
             folder: Where profiles and events survive a restart; by default they live in memory. Late writes,
@@ -55,8 +53,7 @@ class Simulator:
         self.sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
         self._file = StateFile(folder) if folder else None
         self._projects = {
-            key: Project(Store(key, self._file), settings or Settings(), clock, wall, record=record)
-            for key in self.credentials
+            key: Project(Store(key, self._file), Settings(), clock, wall, record=record) for key in self.credentials
         }
 
     @cached_property

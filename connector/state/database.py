@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from connector.errors import StateError
-from connector.state import postgres, sqlite
+from connector.state import clocks, postgres, sqlite
 from connector.state.bucket import OWNER, Bucket, bucket
 from connector.state.postgres import AnyText, Server
 
@@ -163,7 +162,7 @@ class State:
     @property
     def is_shared(self) -> bool:
         """Whether other hosts may use it: its database is PostgreSQL."""
-        return is_shared(self.engine)
+        return clocks.is_shared(self.engine)
 
     def now(self) -> float:
         """Seconds since 1970 by a clock that a correction of the host's own does not touch.
@@ -238,31 +237,14 @@ def open_state(folder: Path, project_key: str, server: Server | None = None) -> 
             if server:
                 postgres.make_schema(connection, server.schema)
             meta = _bound(connection, folder, project_key, server, store)
-            ahead = _ahead(connection, meta)
+            ahead, noted = clocks.ahead(connection, meta.get("clock", ""))
+            if noted != meta.get("clock", ""):
+                _note(connection, {"clock": noted})
         if server and store:  # outside the transaction, so that nobody waits behind a bucket that does not answer
             _claim(store, _owner(meta), server, new=False)
         yield State(folder, engine, int(meta["seed"]), ahead, store)
     finally:
         engine.dispose()
-
-
-def is_shared(database: sa.Engine | sa.Connection) -> bool:
-    """Whether several hosts may use the database."""
-    return database.dialect.name == "postgresql"
-
-
-@cache
-def boot() -> str:
-    """This start of this host, which a process does not outlive; empty where the system does not tell."""
-    told = Path("/proc/sys/kernel/random/boot_id")
-    return told.read_text().strip() if told.exists() else ""
-
-
-def clock(database: sa.Engine | sa.Connection) -> sa.ColumnElement[float]:
-    """Seconds since 1970 by the clock that all users of the database share: its server's, else this host's."""
-    if is_shared(database):
-        return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Float)
-    return sa.literal(time.time())
 
 
 def _bound(
@@ -292,19 +274,6 @@ def _bound(
         sqlite.check(connection, folder)
         _note(connection, {"checked": str(time.time())})
     return meta
-
-
-def _ahead(connection: sa.Connection, meta: Mapping[str, str]) -> float:
-    """What `State.ahead` is; noted for as long as the host is up, where nobody else uses the state."""
-    if is_shared(connection):
-        return float(connection.execute(sa.select(clock(connection))).scalar_one()) - time.monotonic()
-    start, _, noted = meta.get("clock", "").partition(" ")
-    if start and start == boot():
-        return float(noted)
-    ahead = time.time() - time.monotonic()
-    if boot():
-        _note(connection, {"clock": f"{boot()} {ahead!r}"})
-    return ahead
 
 
 def _owner(meta: Mapping[str, str]) -> str:

@@ -20,7 +20,8 @@ import sqlalchemy as sa
 
 from connector.errors import BusyError, StateError
 from connector.state import postgres
-from connector.state.database import LEASES, State, clock, is_shared
+from connector.state.clocks import clock, is_shared
+from connector.state.database import LEASES, State
 
 LEASE_SECONDS = 120.0
 """How long a lease outlives its last renewal, for another host; on the same one a dead process's is free at once."""

@@ -1,12 +1,12 @@
 """The rate limit, in profiles: one bucket an endpoint, and one pause, for every process on this state."""
 
-import platform
 import time
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from connector.state.database import BUCKETS, boot, clock, is_shared
+from connector.state.clocks import steady
+from connector.state.database import BUCKETS
 
 JITTER_SECONDS = 0.5
 """How much a request's way to Batch may vary before our spacing and Batch's counting could disagree."""
@@ -49,7 +49,7 @@ def reserve(connection: sa.Connection, endpoint: str, profiles: int, *, per_seco
         per_second: The bucket's rate.
         burst: From `burst`.
     """
-    name, now = _clock(connection)
+    name, now = steady(connection)
     bucket = _bucket(connection, endpoint, name, now) or _Bucket(now + burst / per_second, 0.0, 1.0, now, _NEVER)
     share = min(1.0, bucket.share + GROWTH * (now - bucket.seen))
     rate = per_second * share
@@ -70,7 +70,7 @@ def hold(connection: sa.Connection, endpoint: str, seconds: float, *, refused: f
             sent, and slowly more again. Somebody else may use the project's keys, or the true limit is lower than the
             configured one.
     """
-    name, now = _clock(connection)
+    name, now = steady(connection)
     bucket = _bucket(connection, endpoint, name, now) or _Bucket(now, 0.0, 1.0, now, _NEVER)
     share, cut = bucket.share, bucket.cut
     # By its age, as the bucket's clock may be a server's; those in flight are refused for the same reason.
@@ -83,7 +83,7 @@ def hold(connection: sa.Connection, endpoint: str, seconds: float, *, refused: f
 
 def held(connection: sa.Connection, endpoint: str) -> float:
     """Seconds until anybody may send to the endpoint again; 0 where nobody is held."""
-    name, now = _clock(connection)
+    name, now = steady(connection)
     bucket = _bucket(connection, endpoint, name, now)
     return max(0.0, bucket.hold_until - now) if bucket else 0.0
 
@@ -120,15 +120,3 @@ def _store(connection: sa.Connection, endpoint: str, clock_name: str, bucket: _B
     values = {"clock": clock_name, **bucket._asdict()}
     if not connection.execute(_UPDATE, {"of": endpoint, **values}).rowcount:
         connection.execute(sa.insert(BUCKETS), {"endpoint": endpoint, **values})
-
-
-def _clock(connection: sa.Connection) -> tuple[str, float]:
-    """A clock that all processes on the state share, and its name.
-
-    Of a state folder it is this host's that nobody can set, which means nothing after a reboot; where hosts share the
-    state it is the database server's. Read it inside the transaction: then `seen` is never later, but for a clock that
-    was set back.
-    """
-    if is_shared(connection):
-        return "server", connection.execute(sa.select(clock(connection))).scalar_one()
-    return boot() or platform.node(), time.monotonic()

@@ -5,17 +5,15 @@ from typing import Any
 
 import pytest
 
-from connector.simulator import Settings
 from tests.simulator.conftest import Clock, Door, Wall, event, events, opened, operation
 from tests.simulator.export_calls import lines
-
-SETTINGS = Settings(export_seconds=0, other_rate=None)
 
 
 @pytest.fixture
 def done(clock: Clock, wall: Wall) -> Iterator[Door]:
     """A simulator whose exports are done at once."""
-    with opened(clock=clock, wall=wall, settings=SETTINGS) as found:
+    with opened(clock=clock, wall=wall) as found:
+        found.simulator.configure(export_seconds=0, other_rate=None)
         yield found
 
 

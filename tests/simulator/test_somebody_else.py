@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from connector.errors import UsageError
-from connector.simulator import Settings
 from tests.simulator.conftest import Clock, Door, Wall, event, events, opened, operation
 from tests.simulator.export_calls import lines
 
@@ -15,7 +14,8 @@ from tests.simulator.export_calls import lines
 @pytest.fixture
 def done(clock: Clock, wall: Wall) -> Iterator[Door]:
     """A simulator whose exports are done at once."""
-    with opened(clock=clock, wall=wall, settings=Settings(export_seconds=0, other_rate=None)) as found:
+    with opened(clock=clock, wall=wall) as found:
+        found.simulator.configure(export_seconds=0, other_rate=None)
         yield found
 
 

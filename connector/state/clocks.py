@@ -1,0 +1,62 @@
+"""Which clock tells what: the database server's where hosts share the state, else this host's own."""
+
+import platform
+import time
+from functools import cache
+from pathlib import Path
+
+import sqlalchemy as sa
+
+
+def is_shared(database: sa.Engine | sa.Connection) -> bool:
+    """Whether several hosts may use the database."""
+    return database.dialect.name == "postgresql"
+
+
+def clock(database: sa.Engine | sa.Connection) -> sa.ColumnElement[float]:
+    """Seconds since 1970 by the clock that all users of the database share: its server's, else this host's."""
+    if is_shared(database):
+        return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Float)
+    return sa.literal(time.time())
+
+
+def steady(connection: sa.Connection) -> tuple[str, float]:
+    """A clock that all processes on the state share, and its name: times of one mean nothing on another.
+
+    Of a state folder it is this host's that nobody can set, which means nothing after a reboot; where hosts share the
+    state it is the database server's. Read it inside the transaction: then it is never before what another noted, but
+    for a server's clock that was set back.
+    """
+    if is_shared(connection):
+        return "server", _servers(connection)
+    return boot() or platform.node(), time.monotonic()
+
+
+def ahead(connection: sa.Connection, noted: str) -> tuple[float, str]:
+    """Seconds by which `State.now` is ahead of this host's monotonic clock, and what is to be noted of it.
+
+    Args:
+        connection: The state's.
+        noted: What was noted before; empty: nothing.
+    """
+    if is_shared(connection):
+        return _servers(connection) - time.monotonic(), noted
+    start, _, before = noted.partition(" ")
+    if start and start == boot():
+        return float(before), noted
+    found = time.time() - time.monotonic()
+    return found, f"{boot()} {found!r}" if boot() else noted
+
+
+@cache
+def boot() -> str:
+    """This start of this host, which a process does not outlive; empty where the system does not tell."""
+    told = Path("/proc/sys/kernel/random/boot_id")
+    return told.read_text().strip() if told.exists() else ""
+
+
+def _servers(connection: sa.Connection) -> float:
+    return float(connection.execute(sa.select(clock(connection))).scalar_one())
+
+
+__all__ = ["ahead", "clock", "is_shared", "steady"]
