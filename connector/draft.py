@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from connector import opt_outs, pushdown
+from connector import opt_outs, pushdown, relocation
 from connector.api import profiles
 from connector.changes import Kind
 from connector.config import ProfileSync
@@ -23,8 +23,8 @@ from connector.mapping import KEY, Mapping, resolve
 from connector.payload import Chunk, chunks
 from connector.planning import ChangeSet, build, removed_rows
 from connector.probing import Job, Sifted, sift
-from connector.pushdown import Corner, Keep
 from connector.reading import Reading, batches_of, estimated, how_to_read, keys_again, latest_of, unless_still
+from connector.relocation import Corner, Keep
 from connector.report import Report, Seconds
 from connector.state import runs
 from connector.state.database import State
@@ -153,7 +153,7 @@ def draft(
     due = due.filter(pl.col("not_before") <= state.now())
     outbox = runs.outbox(state, report.run)
     with named(sync):
-        snapshot = pushdown.home(task.project, state, sync, snapshot, report.run, keep)
+        snapshot = relocation.home(task.project, state, sync, snapshot, report.run, keep)
     with _read(_Source(task, state, report, due, keep, progress), snapshot) as found:
         job, sifted, reading = found.job, found.sifted, found.reading
         _refuse_duplicates(sync, sifted)
@@ -192,14 +192,14 @@ def _read(source: _Source, snapshot: Snapshot) -> Iterator[_Read]:
     with named(sync), ExitStack() as stack:
         settings: WarehouseSettings = task.project.warehouse(sync)
         how, corner = _how_to_open(source), None
-        if sync.engine == pushdown.ENGINE:
+        if sync.engine == relocation.ENGINE:
             differ = stack.enter_context(settings.diff_in(task.project.root, write=source.keep is not None, **how))
             corner, reader = Corner(differ, state, sync.name, sync.warehouse, run), differ.reader
         else:
             reader = stack.enter_context(settings.open(task.project.root, **how))
         terms = _terms(sync, reader)
         if corner:
-            snapshot = pushdown.ready(corner, snapshot, terms, source.keep, whole=task.options.whole)
+            snapshot = relocation.ready(corner, snapshot, terms, source.keep, whole=task.options.whole)
         again = keys_again(source.due, runs.rejects(state, sync.name))
         reading = how_to_read(task, reader.now(), snapshot, terms.mapping, again)
         reading = unless_still(task, state, reader, snapshot, reading)
@@ -208,7 +208,7 @@ def _read(source: _Source, snapshot: Snapshot) -> Iterator[_Read]:
             terms.mapping, snapshot, snapshot.index(), source.due, state.seed,
             resend=resend, limit=limit, opted_out=opted_out, memory=memory,
         )  # fmt: skip
-        elsewhere = corner and snapshot.engine == pushdown.ENGINE
+        elsewhere = corner and snapshot.engine == relocation.ENGINE
         if corner and elsewhere and reading.still is None:
             yield _compared(source, corner, job, reading, terms)
         else:

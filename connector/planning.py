@@ -145,7 +145,8 @@ class _Tally:
 
     def _decided(self, candidates: pl.DataFrame) -> pl.DataFrame:
         names = [attribute.name for attribute in self._job.attributes]
-        stored = self._job.snapshot.rows(candidates[POSITION].to_numpy(), names)
+        places, key_hashes = (candidates[name].to_numpy() for name in (POSITION, KEY_HASH))
+        stored = self._job.snapshot.rows(places, names, key_hashes=key_hashes)
         strangers = (candidates[POSITION] >= 0) & (candidates[KEY] != stored[KEY])
         if strangers.any():
             self._reject(candidates.filter(strangers)[KEY], COLLISION)

@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 import httpx
 import sqlalchemy as sa
+from polars.exceptions import PanicException
 
 from connector import adoption
 from connector._model import exceeds
@@ -302,7 +303,7 @@ def require_same_kind(sync: Sync, run: runs.Opened) -> None:
 
 def unforeseen(error: BaseException) -> ConnectorError:
     """What to say of a run that no error of ours ended: a cancel, or a fault of ours."""
-    if isinstance(error, Exception):
+    if isinstance(error, Exception | PanicException):  # Polars' panics are no Exception
         return ConnectorError("the run ended by an unexpected error", remedy="report it, and run again to go on")
     return CancelledRunError("the run was cancelled", remedy="run it again: it goes on where it stopped")
 

@@ -12,7 +12,7 @@ import httpx
 import polars as pl
 import sqlalchemy as sa
 
-from connector import guards, pushdown
+from connector import guards, pushdown, relocation
 from connector._steps import step
 from connector.commit import Books, Judged, commit, settled
 from connector.config import EventSync, ExportSync, Outbound, ProfileSync, Project
@@ -168,7 +168,7 @@ class ProfileStory(Story[ProfileSync, Snapshot, Draft]):
     def _books(self, snapshot: Snapshot, attributes: dict[str, str], key_column: str) -> Books:
         quiet = self.task.project.settings.delivery.quiet.total_seconds()
         elsewhere = None
-        if snapshot.engine == pushdown.ENGINE:
+        if snapshot.engine == relocation.ENGINE:
             elsewhere = partial(pushdown.kept, self.task.project, self.state, self.task.sync, snapshot)
         return Books(self.state, self.lease, snapshot, key_column, attributes, quiet, elsewhere)
 

@@ -328,6 +328,21 @@ def test_no_value_and_no_secret_is_ever_shown(world: World, say: Say) -> None:
         assert hidden not in shown
 
 
+def test_a_fault_of_ours_is_told_by_its_place_alone(world: World) -> None:
+    """The text of an error that nobody foresaw may quote a row: what Python would print of it is left out."""
+    faulty = (
+        "import sys, connector.cli, connector.sync\n"
+        f"def draft(*_, **__): raise ValueError('-'.join({CANARY.split('-')}))\n"
+        "connector.sync.draft = draft\n"
+        f"sys.exit(connector.cli.main(['--project', {str(world.folder)!r}, 'run', 'customers']))"
+    )
+    done = subprocess.run([sys.executable, "-c", faulty], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ValueError: a fault of the connector's own" in done.stderr
+    assert "sync.py" in done.stderr
+    assert CANARY not in done.stdout + done.stderr
+
+
 def test_people_get_plain_text_that_grep_can_read(world: World, say: Say) -> None:
     """Where stdout is no terminal there is no escape sequence, not even from a key, and no sentence is cut before 200 columns."""
     world.sql("insert into customers values (chr(27) || '[31mred', 'x', 1, null), (repeat('k', 300), 'x', 1, null)")

@@ -3,7 +3,9 @@
 import gc
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from types import TracebackType
 
 import click
 
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.set_threshold(100_000)
     for name, how in _ALLOCATORS.items():
         os.environ.setdefault(name, how)
+    sys.excepthook = _told
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     call = Call(json="--json" in arguments)
     try:
@@ -47,6 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _told(kind: type[BaseException], _error: BaseException, trace: TracebackType | None) -> None:
+    """Print where a fault of ours happened; not its text, which may quote a row."""
+    sys.stderr.write("".join(traceback.format_tb(trace)))
+    sys.stderr.write(
+        f"{kind.__name__}: a fault of the connector's own. Nothing is lost: run again to go on. Please report the "
+        "lines above; they hold no value of a row.\n"
+    )
 
 
 def _usage(error: click.ClickException, call: Call) -> UsageError:

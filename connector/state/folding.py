@@ -11,7 +11,8 @@ from connector.errors import StateError
 from connector.hashing import HASH, KEY_HASH
 from connector.mapping import KEY
 from connector.state import indexes
-from connector.state.snapshots import AT, DELETED, Snapshot, let_go, take, without_index, write
+from connector.state.picking import take
+from connector.state.snapshots import AT, DELETED, Snapshot, let_go, without_index, write
 
 FILES_MAX = 32
 """Files of a snapshot before some are folded into one: each costs a read at every run."""

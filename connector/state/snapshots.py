@@ -21,25 +21,20 @@ import sqlalchemy as sa
 
 from connector.changes import Index, Positions
 from connector.errors import StateError
-from connector.hashing import HASH, KEY_HASH, NULL, ROW_HASH, VERSION, row_hashes, self_test
+from connector.hashing import HASH, KEY_HASH, NULL, ROW_HASH, VERSION, Hashes, row_hashes, self_test
 from connector.mapping import KEY
 from connector.state import indexes
 from connector.state.bucket import Bucket
 from connector.state.database import SNAPSHOTS, WAYS_OUT, State, translated
 from connector.state.files import checksum, gathered, sync_folder, write_frames
 from connector.state.lease import Lease
+from connector.state.picking import take
 
 DELETED = "#deleted"
 AT = "#at"
 
 _GROUP_ROWS = 50_000
 """Rows of a row group: an outbox's frames are smaller, and dictionaries would not pay."""
-
-_PIECE_ROWS = 250_000
-"""Rows of a file that are decoded at once."""
-
-_GAP_ROWS = 50_000
-"""Rows between two that are wanted above which a second read costs less than reading on."""
 
 ORPHAN_SECONDS = 3600
 """Age at which a file that nothing names is nobody's: a reader of the generation before may still hold younger ones."""
@@ -115,23 +110,33 @@ class Snapshot:
         hashes = [pl.read_parquet(self.folder / file["name"], columns=[KEY_HASH]) for file in self.files]
         return indexes.newest(pl.concat(hashes)[KEY_HASH].to_numpy()) if hashes else np.empty(0, np.int64)
 
-    def rows(self, positions: Positions, attributes: Iterable[str], *, at: bool = False) -> pl.DataFrame:
+    def rows(
+        self,
+        positions: Positions,
+        attributes: Iterable[str],
+        *,
+        key_hashes: Hashes | None = None,
+        at: bool = False,
+    ) -> pl.DataFrame:
         """`#key` and `h:` hashes of the rows at these places, in order; null at -1, NULL where a file lacks it.
 
         Args:
             positions: As the index has them, or -1.
             attributes: Whose hashes.
+            key_hashes: Of the rows at these places, anything at -1: with them scattered rows are found sooner.
             at: Whether `#at` comes too.
         """
         columns = [KEY, *([AT] if at else []), *(HASH + name for name in attributes)]
         order = np.argsort(positions, kind="stable")
         wanted: Positions = positions[order].astype(np.int64)
+        hashes = key_hashes if key_hashes is None else key_hashes[order]
         parts = [_blank(int(np.searchsorted(wanted, 0)), columns)]
         first = 0
         for file in self.files:
             low, high = np.searchsorted(wanted, [first, first + file["rows"]])
             if low < high:
-                parts.append(take(self.folder / file["name"], wanted[low:high] - first, columns))
+                of = hashes if hashes is None else hashes[low:high]
+                parts.append(take(self.folder / file["name"], wanted[low:high] - first, columns, of))
             first += file["rows"]
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
@@ -333,16 +338,6 @@ def clear(state: State, lease: Lease, paths: Sequence[Path]) -> None:
 def _with_row_hash(frame: pl.DataFrame) -> pl.DataFrame:
     names = sorted(name for name in frame.columns if name.startswith(HASH))
     return frame.select(KEY, KEY_HASH, row_hashes(frame.select(KEY, *names)), DELETED, AT, *names)
-
-
-def take(path: Path, places: Positions, columns: list[str]) -> pl.DataFrame:
-    """The rows at ascending places of one file, of which no more than a piece is decoded at a time."""
-    schema = pl.read_parquet_schema(path)
-    source = pl.scan_parquet(path).select(name for name in columns if name in schema)
-    runs = np.split(places, np.flatnonzero((np.diff(places) > _GAP_ROWS) | (np.diff(places // _PIECE_ROWS) > 0)) + 1)
-    rows: pl.DataFrame = pl.concat(source.slice(run[0], run[-1] - run[0] + 1).collect()[run - run[0]] for run in runs)
-    lacking = (pl.lit(NULL, pl.UInt64).alias(name) for name in columns if name not in schema)
-    return rows.with_columns(lacking).select(columns)
 
 
 def _blank(height: int, columns: list[str]) -> pl.DataFrame:

@@ -1,13 +1,11 @@
 """An open Snowflake session: logging in, streaming from it, and its errors in our words."""
 
 import json
-import re
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -28,6 +26,7 @@ from connector.warehouses._base import (
     Window,
 )
 from connector.warehouses._names import did_you_mean, folded, named, parts, quoted
+from connector.warehouses._snowflake_errors import REMEDIES, no_login, translated
 
 APPLICATION = "batch_warehouse_connector"
 """Our name in Snowflake's history of sessions and queries."""
@@ -52,23 +51,6 @@ _SESSION = {
     "TIMEZONE": "UTC",
 }
 
-_ABOUT_SQL = ("02", "0A", "42", "57")
-"""Classes of SQL states whose text is about statements, names and rights; that of any other may quote a row."""
-
-_REMEDIES = {
-    "": "correct `source` in the sync's YAML",
-    "02": "check the name, and that the role may read it",
-    "42501": "grant the role the right, or set another `role`",
-    "42S02": "check the name, and that the role may read it",
-    "57014": "raise the warehouse's `statement_timeout`, or let a larger virtual warehouse read",
-    "57P03": "set `warehouse`, the virtual warehouse that computes, and grant its USAGE to the role",
-    "08": "look whether Snowflake can be reached, and run again",
-    "HY": "look whether Snowflake can be reached, and run again",
-    "22": "run it in Snowflake to see the row",
-}
-"""What to do, by SQL state or its class."""
-
-_NO_DATABASE = (90105, 90106)
 _PARTS = ("database_name", "schema_name", "name")
 
 
@@ -99,7 +81,7 @@ def connect(options: Mapping[str, Any], tag: Mapping[str, str], statement_second
             session_parameters=session,
         )
     except (driver.Error, OSError, TypeError, ValueError) as error:  # a key that does not open is no driver's error
-        raise _no_login(error, options) from None
+        raise no_login(error, options) from None
 
 
 class SnowflakeReader(BilledOtherwise):
@@ -244,7 +226,7 @@ class SnowflakeReader(BilledOtherwise):
                 known.append(".".join(map(sql.written, shown)))
         remedy = did_you_mean(name, known)
         if folded(name) in map(folded, known):
-            remedy = _REMEDIES["42S02"]
+            remedy = REMEDIES["42S02"]
         return WarehouseError(f"there is no table '{name}' in Snowflake that the role may read", remedy=remedy)
 
 
@@ -295,71 +277,3 @@ def _field(relation: Relation, fields: Sequence[sql.Field], name: str) -> sql.Fi
         raise WarehouseError(f"{named(relation)} has the columns {both}", remedy="write the one that is meant")
     known = [sql.written(field.name).strip('"') for field in fields]
     raise WarehouseError(f"{named(relation)} has no column '{name}'", remedy=did_you_mean(name, known))
-
-
-@contextmanager
-def translated(what: str, remedies: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
-    """Raises the driver's errors as ours.
-
-    Args:
-        what: The beginning of the message: what cannot be done.
-        remedies: What to do, by SQL state, its class, or "" for all others, where it is not what it is for reads.
-
-    Raises:
-        WarehouseError: In place of any error of the driver.
-    """
-    try:
-        yield
-    except pl.exceptions.PolarsError as error:  # its text quotes values
-        reason = f"a chunk's types are not those announced ({type(error).__name__})"
-        raise WarehouseError(f"{what}: {reason}", remedy="run again; the table was altered meanwhile") from None
-    except OSError as error:  # version 4 lets the errors of its HTTP library through
-        reason = f"the connection broke off ({type(error).__name__})"
-        raise WarehouseError(f"{what}: {reason}", remedy=_REMEDIES["08"]) from None
-    except driver.Error as error:
-        raise WarehouseError(f"{what}: {_sentence(error)}", remedy=_remedy(error, remedies)) from None
-
-
-def _state(error: driver.Error) -> str:
-    """The SQL state; that of a broken connection where Snowflake gave none."""
-    state = error.sqlstate or ""
-    return state if re.fullmatch(r"\w{5}", state) else "08000"
-
-
-def _remedy(error: driver.Error, others: Mapping[str, str]) -> str:
-    if error.errno in _NO_DATABASE:
-        return "set `database` and `schema`, or write database.schema.table"
-    state, remedies = _state(error), {**_REMEDIES, **others}
-    return remedies.get(state) or remedies.get(state[:2], remedies[""])
-
-
-def _sentence(error: driver.Error) -> str:
-    """Snowflake's own sentence where it is about SQL; otherwise one that holds no value of a row."""
-    state = _state(error)
-    if state[:2] in _ABOUT_SQL or error.errno in _NO_DATABASE:
-        return _one_line(error)
-    if state[:2] in ("08", "HY"):
-        return f"the connection broke off (code {error.errno})"  # the text may hold a chunk's signed URL
-    return f"a value cannot be computed (code {error.errno}, SQL state {state})"
-
-
-def _no_login(error: Exception, options: Mapping[str, Any]) -> WarehouseError:
-    what = f"Snowflake '{options.get('connection_name') or options.get('account')}' cannot be logged in to"
-    if not isinstance(error, driver.Error):
-        if "private_key_file" in options:
-            reason, remedy = "the private key does not open", "check private_key_file and private_key_passphrase"
-        else:
-            reason, remedy = type(error).__name__, "check the warehouse's settings"
-        return WarehouseError(f"{what}: {reason}", remedy=remedy)
-    said = _one_line(error)
-    for name in ("password", "token", "private_key_password"):
-        if secret := options.get(name):
-            said = said.replace(secret, "…")
-    return WarehouseError(f"{what}: {said}", remedy="check the warehouse's settings, and that Snowflake can be reached")
-
-
-def _one_line(error: Exception) -> str:
-    """The text without codes and ids, which the driver puts around it."""
-    text = re.sub(r"\s*\((request_id|sfqid)=[^)]*\)$", "", str(error))
-    text = re.sub(r"^(\d{6} \(\w{5}\): |\d{6}: |[0-9a-f]{8}-[0-9a-f-]{27}: )+", "", " ".join(text.split()))
-    return text.removesuffix(".")

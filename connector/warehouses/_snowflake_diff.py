@@ -14,7 +14,8 @@ from connector.warehouses._base import Relation
 from connector.warehouses._differ import Comparison
 from connector.warehouses._diffing import KEYS, MARKS, Dialect, Selected, SqlDiffer, Value, condition
 from connector.warehouses._names import Part, parts, quoted
-from connector.warehouses._snowflake import SnowflakeReader, translated
+from connector.warehouses._snowflake import SnowflakeReader
+from connector.warehouses._snowflake_errors import translated
 from connector.warehouses._snowflake_load import put
 
 _GRANTS = (

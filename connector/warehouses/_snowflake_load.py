@@ -13,7 +13,7 @@ from connector.warehouses import _loading as loading
 from connector.warehouses import _snowflake_sql as sql
 from connector.warehouses._base import ColumnType, Load, Loaded, TargetColumn
 from connector.warehouses._names import Part, parts, quoted
-from connector.warehouses._snowflake import translated
+from connector.warehouses._snowflake_errors import translated
 
 _TYPES: dict[str, ColumnType] = {
     "TEXT": "text",

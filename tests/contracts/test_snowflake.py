@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from connector.errors import ConfigError, WarehouseError
-from connector.warehouses import _snowflake, _snowflake_stamp
+from connector.warehouses import _snowflake, _snowflake_errors, _snowflake_stamp
 from connector.warehouses._base import RECORD_BATCH_ROWS, Keys, Reader, Relation
 from connector.warehouses.snowflake import Snowflake
 from tests.emulators.snowflake_bench import SnowflakeBench, pytest_with_client_4
@@ -176,7 +176,7 @@ def test_a_refused_login_is_told(bench: SnowflakeBench, tmp_path: Path) -> None:
 def test_a_login_s_refusal_that_quotes_a_secret_is_masked() -> None:
     """Whatever the driver says: a secret that we gave it does not come back in a message."""
     error = driver.DatabaseError(f"token {SECRET} is not valid", errno=250001)
-    assert SECRET not in str(_snowflake._no_login(error, {"account": "a", "token": SECRET}))
+    assert SECRET not in str(_snowflake_errors.no_login(error, {"account": "a", "token": SECRET}))
 
 
 def test_a_session_says_who_reads_and_for_whom(bench: SnowflakeBench, tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ ERRORS = [
 @pytest.mark.parametrize(("error", "words"), ERRORS, ids=lambda value: value if isinstance(value, str) else "")
 def test_an_error_is_told_by_its_class_and_state(error: Exception, words: str) -> None:
     """Snowflake's sentence is repeated where it is about SQL; what may quote a row or a signed address is not."""
-    with pytest.raises(WarehouseError) as raised, _snowflake.translated("the query cannot be read"):
+    with pytest.raises(WarehouseError) as raised, _snowflake_errors.translated("the query cannot be read"):
         raise error
     assert words in str(raised.value)
     assert str(raised.value).startswith("the query cannot be read: ")

@@ -11,7 +11,7 @@ import snowflake.connector as driver
 from connector.errors import WarehouseError
 from connector.warehouses import _snowflake_load as loading
 from connector.warehouses._base import POSITION, Load, Loaded, Loader, TargetColumn
-from connector.warehouses._snowflake import translated
+from connector.warehouses._snowflake_errors import translated
 from tests.emulators.snowflake_bench import SnowflakeBench
 
 COLUMNS = [TargetColumn("k", "text"), TargetColumn("export_id", "text"), TargetColumn("loaded_at", "timestamp")]

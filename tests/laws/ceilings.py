@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from connector import planning, probing
-from connector.state import folding, snapshots
+from connector.state import folding, picking, snapshots
 
 _BOUNDS = (
     (probing, "JUDGED_ROWS"),
@@ -18,8 +18,9 @@ _BOUNDS = (
     (folding, "INDEX_ROWS"),
     (folding, "PIECE_ROWS"),
     (snapshots, "_GROUP_ROWS"),
-    (snapshots, "_PIECE_ROWS"),
-    (snapshots, "_GAP_ROWS"),
+    (picking, "_PIECE_ROWS"),
+    (picking, "_GAP_ROWS"),
+    (picking, "_SCATTERED"),
 )
 
 
