@@ -20,7 +20,6 @@ _BOUNDS = (
     (snapshots, "_GROUP_ROWS"),
     (picking, "_PIECE_ROWS"),
     (picking, "_GAP_ROWS"),
-    (picking, "_SCATTERED"),
 )
 
 
@@ -29,6 +28,7 @@ def lowered(chance: random.Random) -> Iterator[None]:
     """Until the context ends each bound is 1 to 3, and some candidates at most are held."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probing, "HELD_SHARE", chance.choice([10**9, 10**7, 2 * 10**6]))  # 1, 100 and 500 bytes of 1 GB
+        patch.setattr(picking, "_SCATTERED", chance.choice([0, 10**9]))  # any row counts as scattered, or none
         for module, name in _BOUNDS:
             patch.setattr(module, name, chance.randint(1, 3))
         yield
