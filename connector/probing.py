@@ -32,7 +32,7 @@ WORKERS = 2
 JUDGED_ROWS = 20_000
 """Rows that are judged together: where few are left of each record batch, what each call costs would outweigh them."""
 
-HELD_SHARE = 32
+HELD_SHARE = 128
 """One part in so many of the ceiling is held of candidates: to compare them takes several times as much."""
 
 PART_ROWS = 250_000

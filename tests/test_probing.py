@@ -18,7 +18,7 @@ from connector.judging import apply
 from connector.mapping import KEY, AttributeMapping, Column, resolve
 from connector.payload import OPERATION
 from connector.planning import COLLISION, build
-from connector.probing import PART_ROWS, Job, Sifted, sift
+from connector.probing import HELD_SHARE, PART_ROWS, Job, Sifted, sift
 from connector.state import folding, snapshots
 from connector.state.runs import DUE_SCHEMA
 from connector.state.snapshots import AT, DELETED, Snapshot
@@ -84,8 +84,10 @@ def test_the_ceiling_bounds_what_is_held_of_the_rows_that_differ(tmp_path: Path)
     """Candidates go to disk before they are more than their share of `memory`, but for the rows judged together."""
     job = Job(MAPPING, Snapshot(tmp_path, {}, 0), NOTHING, pl.DataFrame(schema=DUE_SCHEMA), 7)
     rows = source(range(400_000))
-    whole = sift(rows.iter_slices(50_000), job, tmp_path / "whole").spool
-    small = sift(rows.iter_slices(50_000), replace(job, memory=16 * 10**7), tmp_path / "small").spool
+    whole, small = (
+        sift(rows.iter_slices(50_000), replace(job, memory=held * HELD_SHARE), tmp_path / str(held)).spool
+        for held in (10**9, 5 * 10**6)
+    )
     assert len(whole) == 1 < len(small)
     assert all(pl.read_ipc(path).estimated_size() < 2 * 10**7 for path in small)  # of which 3 MB are one batch
     assert pl.concat(map(pl.read_ipc, small)).equals(pl.read_ipc(whole[0]))

@@ -129,13 +129,15 @@ class Snapshot:
         columns = [KEY, *([AT] if at else []), *(HASH + name for name in attributes)]
         order = np.argsort(positions, kind="stable")
         wanted: Positions = positions[order].astype(np.int64)
-        hashes = key_hashes if key_hashes is None else key_hashes[order]
+        hashes = None if key_hashes is None else key_hashes[order]
         parts = [_blank(int(np.searchsorted(wanted, 0)), columns)]
         first = 0
         for file in self.files:
             low, high = np.searchsorted(wanted, [first, first + file["rows"]])
             if low < high:
-                of = hashes if hashes is None else hashes[low:high]
+                # All keys of a file are looked at: that pays where many of its parts would be read otherwise.
+                wide = wanted[high - 1] - wanted[low] > file["rows"] // 4
+                of = hashes[low:high] if hashes is not None and wide else None
                 parts.append(take(self.folder / file["name"], wanted[low:high] - first, columns, of))
             first += file["rows"]
         back = np.empty(len(order), np.int64)
