@@ -216,10 +216,11 @@ class _Sender:
         for worker in working:
             worker.cancel()  # its chunk stays `sent`: an unknown outcome
         ended = await asyncio.gather(*workers, return_exceptions=True)
-        if errors := [error for error in ended if isinstance(error, Exception)]:
+        # Polars' panics are no Exception.
+        if errors := [e for e in ended if isinstance(e, BaseException) and not isinstance(e, asyncio.CancelledError)]:
             raise self._gravest(errors)
 
-    def _gravest(self, errors: Sequence[Exception]) -> Exception:
+    def _gravest(self, errors: Sequence[BaseException]) -> BaseException:
         """A fault of ours before one of the state, and that before the others, which are told to the log alone."""
         worst = min(errors, key=lambda error: (isinstance(error, ConnectorError), not isinstance(error, StateError)))
         for error in errors:

@@ -17,7 +17,7 @@ from connector.hashing import HI, KEY_HASH, LO
 from connector.mapping import KEY
 from connector.payload import EVENT, EVENTS_MAX, LATE, OPERATION, Chunk, event_operations
 from connector.state.database import translated
-from connector.state.files import write_frames
+from connector.state.files import read_arrow, write_frames
 
 BUILD_ROWS = 10_000
 """Operations of one row group of the outbox."""
@@ -98,7 +98,7 @@ class _Tally:
                 later.setdefault(wave, []).append(path)
         for wave in sorted(later):
             for path in later[wave]:
-                yield from map(self._noted, pl.read_ipc(path).iter_slices(BUILD_ROWS))
+                yield from map(self._noted, read_arrow(path).iter_slices(BUILD_ROWS))
 
     def _counted(self, going: pl.DataFrame) -> pl.DataFrame:
         self.events += going.height
@@ -117,7 +117,7 @@ def _range(sifted: Sifted, number: int, ranges: int) -> pl.DataFrame:
     low, high = (number << 64) // ranges, ((number + 1) << 64) // ranges
     shares = []
     for part in sifted.spool:
-        rows = part if isinstance(part, pl.DataFrame) else pl.read_ipc(part)  # mapped: only the slice is read
+        rows = part if isinstance(part, pl.DataFrame) else read_arrow(part)  # mapped: only the slice is read
         hashes = rows[KEY_HASH].to_numpy()
         start = int(np.searchsorted(hashes, np.uint64(low)))
         end = len(hashes) if number + 1 == ranges else int(np.searchsorted(hashes, np.uint64(high)))

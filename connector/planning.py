@@ -13,7 +13,7 @@ from connector.hashing import HASH, KEY_HASH, ROW_HASH
 from connector.mapping import KEY
 from connector.payload import OPERATION, operations
 from connector.probing import Job, Sifted
-from connector.state.files import gathered, write_frames
+from connector.state.files import gathered, read_arrow, write_frames
 
 BUILD_ROWS = 10_000
 """Rows whose JSON is built in one go: it is many times larger than the columns that it is made of."""
@@ -128,7 +128,7 @@ class _Tally:
 
     def frames(self, removed: pl.DataFrame) -> Iterator[pl.DataFrame]:
         """The change set's frames: the candidates' files one by one, then the removed rows."""
-        spooled = map(pl.read_ipc, self._sifted.spool)
+        spooled = map(read_arrow, self._sifted.spool)
         for candidates in gathered(spooled, self._job.held_bytes, pl.DataFrame.estimated_size):
             decided = self._decided(self._unique(candidates))
             yield from map(self._noted, decided.iter_slices(BUILD_ROWS))

@@ -150,7 +150,7 @@ def _text(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if _is_text(dtype) or dtype.is_numeric() or dtype in (pl.Boolean, pl.Null):
         return raw.cast(pl.String)
     if dtype == pl.Date:
-        return raw.dt.to_string("%Y-%m-%d")
+        return pl.when(_in_calendar(raw, "days")).then(raw).dt.to_string("%Y-%m-%d")
     raise UnsupportedError(f"type {dtype} cannot be sent as text; cast it in a query")
 
 
@@ -161,7 +161,10 @@ def _filled(text: pl.Expr) -> pl.Expr:
 
 def _string(raw: pl.Expr, dtype: pl.DataType) -> Typed:
     value = _filled(_text(raw, dtype))
-    return Typed(value, (*([finite_rule(raw)._replace(unseen=True)] if dtype.is_float() else []), *text_rules(value)))
+    rules = [finite_rule(raw)._replace(unseen=True)] if dtype.is_float() else []
+    if dtype == pl.Date:
+        rules.append(Rule("a date that no calendar holds", _lost(raw, value), unseen=True))
+    return Typed(value, (*rules, *text_rules(value)))
 
 
 def _url(raw: pl.Expr, dtype: pl.DataType) -> Typed:
@@ -238,7 +241,7 @@ def _date(raw: pl.Expr, dtype: pl.DataType, timezone: str) -> Typed:
         beyond = pl.lit(value=False)
     elif isinstance(dtype, pl.Date | pl.Datetime):
         # A timestamp of 'infinity' is one that no calendar holds: Polars would panic at it.
-        beyond = ~raw.to_physical().is_between(-_CALENDAR[_unit(dtype)], _CALENDAR[_unit(dtype)])
+        beyond = ~_in_calendar(raw, _unit(dtype))
         value = _instant(pl.when(~beyond).then(raw), dtype, timezone)
     else:
         raise UnsupportedError(f"type {dtype} cannot be a date; cast it to a timestamp in a query")
@@ -258,6 +261,10 @@ _FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 
 _CALENDAR = {"days": 10**7, "ms": 10**15, "us": 10**18, "ns": 2**63 - 1}
 """Some 30,000 years around 1970, by unit: far from where calendar arithmetic breaks."""
+
+
+def _in_calendar(moment: pl.Expr, unit: str) -> pl.Expr:
+    return moment.to_physical().is_between(-_CALENDAR[unit], _CALENDAR[unit])
 
 
 def _unit(dtype: pl.Date | pl.Datetime) -> str:
@@ -285,7 +292,8 @@ def _parsed(text: pl.Expr, timezone: str) -> pl.Expr:
         "%Y-%m-%dT%H:%M:%S%.f", time_unit="ms", strict=False
     )
     day = text.str.to_datetime("%Y-%m-%d", time_unit="ms", strict=False).dt.replace_time_zone("UTC")
-    return pl.coalesce(zoned, _localised(naive, timezone), day)
+    held = pl.when(_in_calendar(naive, "ms")).then(naive)
+    return pl.coalesce(zoned, _localised(held, timezone), day)
 
 
 def _array(
@@ -307,6 +315,9 @@ def _array(
         if inner.is_float():
             finite = listed.list.eval(pl.element().is_finite())
             rules.append(Rule("an item is not a finite number", ~finite.list.all(), unseen=True))
+        if inner == pl.Date:
+            lost = listed.list.eval(~_in_calendar(pl.element(), "days"))
+            rules.append(Rule("an item is a date that no calendar holds", lost.list.any(), unseen=True))
     else:
         raise UnsupportedError(f"type {dtype} cannot be an array; it must be a list, or JSON text")
     value: pl.Expr = pl.when(items.list.len() > 0).then(items)

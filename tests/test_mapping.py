@@ -137,6 +137,24 @@ def test_lists_in_pieces_are_judged_whatever_became_of_the_pieces_before() -> No
     assert apply(mapping, pl.concat([one, others[1:]])).valid["l"].to_list() == [["1"], ["2", "3"], None]
 
 
+def test_a_date_that_no_calendar_holds_is_withheld_whatever_it_becomes() -> None:
+    """PostgreSQL's 'infinity' as text, in a list and as a date: one bad value each, and Polars does not panic."""
+    days = pl.Series([0, 2**31 - 1, -(2**31) + 1, None], dtype=pl.Int32).cast(pl.Date)
+    frame = pl.DataFrame({"k": list("abcd"), "d": days, "l": days.reshape((-1, 1)).arr.to_list()}).with_columns(
+        t=pl.Series(["2020-01-01", "+262142-12-31T23:59:60", "+262142-12-31 23:59:59", None])
+    )
+    columns = [Column(name, dtype) for name, dtype in frame.schema.items()]
+    wanted = {
+        "day": AttributeMapping(column="d"), "text": AttributeMapping(column="d", type="string"),
+        "list": AttributeMapping(column="l"), "said": AttributeMapping(column="t", type="date"),
+    }  # fmt: skip
+    valid, rejected = apply(resolve(columns, "k", wanted, timezone="America/St_Johns"), frame)
+    assert valid["text"].to_list() == ["1970-01-01", None, None, None]
+    assert valid[WITHHELD].to_list()[:3] == [0, 0b1111, 0b1111]
+    listed = rejected.filter((pl.col("attribute") == "list") & pl.col("key").is_in(["b", "c"]))
+    assert listed["reason"].to_list() == ["an item is a date that no calendar holds"] * 2
+
+
 def mapping_of_three() -> Mapping:
     columns = [Column("k", TEXT), Column("s", TEXT), Column("i", pl.UInt64()), Column("f", pl.Float64())]
     return resolve(columns, "k", None)

@@ -1,6 +1,7 @@
 """A relay of bytes between a client and an HTTP server, that does to each exchange what a network, a proxy or a tired server may do."""
 
 import json
+import os
 import select
 import socket
 import ssl
@@ -96,6 +97,11 @@ class Exchange:
     def reset(self) -> None:
         """Break the connection as a crash does: RST, and what was on its way is lost."""
         self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raise _GoneError
+
+    def spoil(self) -> None:
+        """Put something on the wire that no TLS record is; the client speaks TLS."""
+        os.write(self._client.fileno(), b"\x17\x03\x03\x00\x40" + bytes(64))
         raise _GoneError
 
     def close(self) -> None:

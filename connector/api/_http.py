@@ -128,7 +128,8 @@ class Client:
                 return Answer(response.status_code, dict(response.headers), body)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NotSentError(_why(error)) from error
-        except (httpx.TransportError, httpx.DecodingError, TimeoutError) as error:
+        # A broken TLS record is an error that httpx lets through as it is.
+        except (httpx.TransportError, httpx.DecodingError, ssl.SSLError, TimeoutError) as error:
             raise NoAnswerError(type(error).__name__) from error
 
 

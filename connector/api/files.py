@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ async def fetch(store: Store, url: str, path: Path, piece: Piece, most: int) -> 
         request = await _request(store, url, piece)
         try:
             response = await store.http.send(request, stream=True)
-        except httpx.TransportError as error:
+        except (httpx.TransportError, ssl.SSLError) as error:
             raise NoAnswerError(type(error).__name__) from error
         except UnicodeError:  # of the client's, which reads where a redirect leads although it does not follow
             raise ExportError(_NO_URL) from None
@@ -197,7 +198,7 @@ async def _written(response: httpx.Response, path: Path, piece: Piece, most: int
                 if size > most:
                     raise ExportError(f"a file of the export is larger than the {most:,} bytes that Batch said")
                 file.write(part)
-        except httpx.TransportError:
+        except (httpx.TransportError, ssl.SSLError):  # a broken record, which httpx lets through
             return Piece(size, piece.etag), False
         finally:
             file.flush()

@@ -1,6 +1,7 @@
 """Tells a webhook something, as JSON; its URL is a secret and shows nowhere."""
 
 import asyncio
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,7 +29,7 @@ def post(url: SecretStr, message: dict[str, Any], *, deadline: float = DEADLINE)
     """
     try:
         status = asyncio.run(_post(url.get_secret_value(), message, deadline))
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, TimeoutError) as error:
         raise ApiError(f"the alert webhook did not answer: {type(error).__name__}", remedy=_REMEDY) from None
     if not httpx.codes.is_success(status):
         raise ApiError(f"the alert webhook answered {status}", remedy=_REMEDY)

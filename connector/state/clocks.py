@@ -32,31 +32,42 @@ def steady(connection: sa.Connection) -> tuple[str, float]:
     return boot() or platform.node(), time.monotonic()
 
 
-def ahead(connection: sa.Connection, noted: str) -> tuple[float, str]:
-    """Seconds by which `State.now` is ahead of this host's monotonic clock, and what is to be noted of it.
+def ahead(connection: sa.Connection, known: str) -> float:
+    """Seconds by which `State.now` is ahead of `since_start`.
 
     Args:
         connection: The state's.
-        noted: What was noted before; empty: nothing.
+        known: What was last noted; empty: nothing.
     """
     if is_shared(connection):
-        return _servers(connection) - time.monotonic(), noted
-    start, _, before = noted.partition(" ")
+        return _servers(connection) - since_start()
+    start, before, last = known.split() if known else ("", "0", "0")
     if start and start == boot():
-        return float(before), noted
-    found = time.time() - time.monotonic()
-    return found, f"{boot()} {found!r}" if boot() else noted
+        return float(before)
+    return max(time.time(), float(last)) - since_start()  # it never goes back, though the host's clock may start so
+
+
+def noted(ahead: float) -> str:
+    """What the next one to open the state has to know of a clock that is so much ahead."""
+    return f"{boot() or '-'} {ahead!r} {since_start() + ahead!r}"
+
+
+def since_start() -> float:
+    """Seconds by a clock that nobody sets, and that goes on while the host sleeps, where there is such a clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 @cache
 def boot() -> str:
     """This start of this host, which a process does not outlive; empty where the system does not tell."""
-    told = Path("/proc/sys/kernel/random/boot_id")
-    return told.read_text().strip() if told.exists() else ""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _servers(connection: sa.Connection) -> float:
     return float(connection.execute(sa.select(clock(connection))).scalar_one())
 
 
-__all__ = ["ahead", "clock", "is_shared", "steady"]
+__all__ = ["ahead", "clock", "is_shared", "noted", "since_start", "steady"]

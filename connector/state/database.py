@@ -149,7 +149,7 @@ class State:
             readable by its owner alone.
         engine: The database.
         seed: Secret of this state's hashes, 0 to 2**64 - 1.
-        ahead: Seconds by which `now` is ahead of this host's monotonic clock.
+        ahead: Seconds by which `now` is ahead of the time since this host's start.
         bucket: Holds the files that other hosts need, the folder then being their cache; None: the folder holds them.
     """
 
@@ -168,11 +168,10 @@ class State:
         """Seconds since 1970 by a clock that a correction of the host's own does not touch.
 
         What is waited for is told by it: a request of unknown outcome may come late, however the host's clock was set
-        meanwhile. It is read from the monotonic clock, from where the host's own stood when the state was first opened
-        after the host's start, or from where the database server's stands when it is opened. So it is for spans, not to
-        be shown.
+        meanwhile. It counts the time since the host's start, from where the host's own clock stood at the first run
+        after it, and never goes back; or from where the server's stands. So it is for spans, not to be shown.
         """
-        return time.monotonic() + self.ahead
+        return clocks.since_start() + self.ahead
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -237,9 +236,7 @@ def open_state(folder: Path, project_key: str, server: Server | None = None) -> 
             if server:
                 postgres.make_schema(connection, server.schema)
             meta = _bound(connection, folder, project_key, server, store)
-            ahead, noted = clocks.ahead(connection, meta.get("clock", ""))
-            if noted != meta.get("clock", ""):
-                _note(connection, {"clock": noted})
+            ahead = clocks.ahead(connection, meta.get("clock", ""))
         if server and store:  # outside the transaction, so that nobody waits behind a bucket that does not answer
             _claim(store, _owner(meta), server, new=False)
         yield State(folder, engine, int(meta["seed"]), ahead, store)
@@ -258,7 +255,7 @@ def _bound(
     if new:
         meta = {"schema": str(SCHEMA), "seed": str(secrets.randbits(64)), "salt": secrets.token_hex(16)}
         meta["project"] = _fingerprint(project_key, meta["salt"])
-        _note(connection, meta)
+        note(connection, meta)
     if meta["project"] != _fingerprint(project_key, meta["salt"]):
         raise StateError(
             f"the state folder '{folder}' belongs to another Batch project than the key in batch.project_key",
@@ -272,7 +269,7 @@ def _bound(
         postgres.claim_folder(folder, _owner(meta), server, new=new or store is not None)
     elif time.time() - float(meta.get("checked", 0)) > CHECK_SECONDS:
         sqlite.check(connection, folder)
-        _note(connection, {"checked": str(time.time())})
+        note(connection, {"checked": str(time.time())})
     return meta
 
 
@@ -289,7 +286,8 @@ def _claim(store: Bucket, owner: str, server: Server, *, new: bool) -> None:
         store.write(OWNER, text)
 
 
-def _note(connection: sa.Connection, values: Mapping[str, str]) -> None:
+def note(connection: sa.Connection, values: Mapping[str, str]) -> None:
+    """Make the state say so of itself."""
     connection.execute(sa.delete(META).where(META.c.name.in_(values)))
     connection.execute(sa.insert(META), [{"name": name, "value": value} for name, value in values.items()])
 
@@ -305,7 +303,7 @@ def _migrate(connection: sa.Connection, folder: Path, version: int) -> None:
         for statement in MIGRATIONS[before]:
             connection.exec_driver_sql(statement)
     _tables.create_all(connection)
-    _note(connection, {"schema": str(SCHEMA)})
+    note(connection, {"schema": str(SCHEMA)})
 
 
 def _fingerprint(project_key: str, salt: str) -> str:

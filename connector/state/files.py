@@ -89,6 +89,11 @@ def read_frames(path: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         yield pl.DataFrame(file.read_row_group(group, columns=list(columns)))
 
 
+def read_arrow(path: Path) -> pl.DataFrame:
+    """The rows of an Arrow file; its path is taken literally, also where it looks like a pattern."""
+    return pl.scan_ipc(path, glob=False).collect()
+
+
 def gathered(
     frames: Iterable[pl.DataFrame], least: int, size: Callable[[pl.DataFrame], float] = len
 ) -> Iterator[pl.DataFrame]:

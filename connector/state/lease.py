@@ -6,6 +6,7 @@ while, and one that is silent for LEASE_SECONDS is taken for dead. Of a process 
 """
 
 import fcntl
+import logging
 import os
 import socket
 import threading
@@ -19,9 +20,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from connector.errors import BusyError, StateError
-from connector.state import postgres
+from connector.state import clocks, postgres
 from connector.state.clocks import clock, is_shared
-from connector.state.database import LEASES, State
+from connector.state.database import LEASES, State, note
+
+logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 120.0
 """How long a lease outlives its last renewal, for another host; on the same one a dead process's is free at once."""
@@ -30,7 +33,8 @@ PULSE_SECONDS = LEASE_SECONDS / 6
 """How often the holder of a lease that hosts share renews it: a few renewals may fail."""
 
 # Built once: it is executed in every transaction of a run, and to build it costs as much as to execute it.
-_RENEWED = sa.update(LEASES).where((LEASES.c.sync == sa.bindparam("of")) & (LEASES.c.fence == sa.bindparam("held_as")))
+_MINE = (LEASES.c.sync == sa.bindparam("of")) & (LEASES.c.fence == sa.bindparam("as_of")) & LEASES.c.run.is_not(None)
+_RENEWED = sa.update(LEASES).where(_MINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Lease:
         Raises:
             StateError: Somebody else holds it by now: this run was taken for dead.
         """
-        who = {"of": self.sync, "held_as": self.fence}
+        who = {"of": self.sync, "as_of": self.fence}
         if is_shared(connection):
             renewed = connection.execute(_RENEWED.values(expires=clock(connection) + LEASE_SECONDS), who)
         else:
@@ -84,9 +88,17 @@ def hold(state: State, sync: str, run: str) -> Iterator[Lease]:
             with _renewed(state, lease):
                 yield lease
         finally:
-            with state.write() as connection:
-                mine = (LEASES.c.sync == sync) & (LEASES.c.run == run)
-                connection.execute(sa.update(LEASES).where(mine).values(run=None, expires=0))
+            _let_go(state, lease)
+
+
+def _let_go(state: State, lease: Lease) -> None:
+    """Free at once for the next run; where that cannot be noted, it is when the lease ends: the run's word stands."""
+    mine = (LEASES.c.sync == lease.sync) & (LEASES.c.run == lease.run)
+    try:
+        with state.write() as connection:
+            connection.execute(sa.update(LEASES).where(mine).values(run=None, expires=0))
+    except StateError as error:
+        logger.warning("run %s: its lease ends by itself: %s", lease.run, error.message)
 
 
 def is_held(state: State, sync: str) -> bool:
@@ -168,6 +180,8 @@ def _taken(state: State, sync: str, run: str) -> Lease:
             "expires": clock(connection) + LEASE_SECONDS,
         }
         connection.execute(sa.insert(LEASES).values(values))
+        if not state.is_shared:
+            note(connection, {"clock": clocks.noted(state.ahead)})
     return Lease(sync, run, fence, since)
 
 

@@ -96,7 +96,7 @@ class Ledger:
             StateError: Their file is missing or altered.
         """
         listed = self.manifest.get("listed")
-        return pl.read_parquet(self.checked_path(listed)) if listed else pl.DataFrame(schema=LISTED_SCHEMA)
+        return pl.read_parquet(self.checked_path(listed), glob=False) if listed else pl.DataFrame(schema=LISTED_SCHEMA)
 
     def sent(self, rows: pl.DataFrame) -> pl.Series:
         """Which events were handled: a file that can hold their time has them, or they are as old as what is forgotten.

@@ -30,14 +30,14 @@ def take(path: Path, places: Positions, columns: Sequence[str], key_hashes: Hash
         columns: What is wanted of the rows.
         key_hashes: Theirs, which tell scattered rows apart before the other columns are decoded.
     """
-    schema = pl.read_parquet_schema(path)
+    schema = pl.scan_parquet(path, glob=False).collect_schema()
     stored = [name for name in columns if name in schema]
     gaps = (np.diff(places) > _GAP_ROWS) | (np.diff(places // _PIECE_ROWS) > 0)
     runs = np.split(places, np.flatnonzero(gaps) + 1)
     if key_hashes is not None and sum(run[-1] - run[0] + 1 for run in runs) > _SCATTERED * len(places):
         rows = _sifted(path, places, stored, key_hashes)
     else:
-        source = pl.scan_parquet(path).select(stored)
+        source = pl.scan_parquet(path, glob=False).select(stored)
         rows = pl.concat(source.slice(run[0], run[-1] - run[0] + 1).collect()[run - run[0]] for run in runs)
     lacking = (pl.lit(NULL, pl.UInt64).alias(name) for name in columns if name not in schema)
     return rows.with_columns(lacking).select(columns)
@@ -46,7 +46,7 @@ def take(path: Path, places: Positions, columns: Sequence[str], key_hashes: Hash
 def _sifted(path: Path, places: Positions, columns: Sequence[str], key_hashes: Hashes) -> pl.DataFrame:
     """Polars decodes the other columns only of rows whose key hash is wanted; of these the places decide."""
     wanted = pl.Series(key_hashes).unique().implode()
-    source = pl.scan_parquet(path, row_index_name=_PLACE, parallel="prefiltered")
+    source = pl.scan_parquet(path, glob=False, row_index_name=_PLACE, parallel="prefiltered")
     found = source.filter(pl.col(KEY_HASH).is_in(wanted)).select(_PLACE, *columns).collect()
     return found[np.searchsorted(found[_PLACE].to_numpy(), places)].drop(_PLACE)
 

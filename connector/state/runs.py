@@ -150,7 +150,9 @@ def unfinished(state: State, sync: str) -> list[Opened]:
     names = [RUNS.c[name] for name in Opened._fields]
     open_ones = (RUNS.c.sync == sync) & RUNS.c.finished.is_(None)
     with state.read() as connection:
-        return [Opened(*row) for row in connection.execute(sa.select(*names).where(open_ones).order_by(RUNS.c.started))]
+        rows = connection.execute(sa.select(*names).where(open_ones).order_by(RUNS.c.started)).all()
+    # A process of version 3 that was under way when the state was brought forward left no `began`.
+    return [Opened(*row)._replace(began=row.report["started"] if row.began is None else row.began) for row in rows]
 
 
 def open_syncs(state: State, kind: str) -> list[str]:

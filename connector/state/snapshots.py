@@ -93,7 +93,7 @@ class Snapshot:
         if not late:
             return index
         columns = [KEY_HASH, ROW_HASH, DELETED]
-        rows = pl.concat(pl.read_parquet(self.folder / file["name"], columns=columns) for file in late)
+        rows = pl.concat(pl.read_parquet(self.folder / file["name"], columns=columns, glob=False) for file in late)
         newest = indexes.newest(rows[KEY_HASH].to_numpy())
         key_hashes, row_hashes, deleted = (rows[name].to_numpy()[newest] for name in columns)
         before = sum(int(file["rows"]) for file in self.files[: self.in_index])
@@ -102,12 +102,14 @@ class Snapshot:
     def delivered_since(self, moment: float) -> list[str]:
         """Keys of rows that were acknowledged at that time or later, in seconds since 1970."""
         late = pl.col(AT) >= int(moment)
-        scans = [pl.scan_parquet(self.folder / file["name"]).filter(late).select(KEY) for file in self.files]
+        scans = [
+            pl.scan_parquet(self.folder / file["name"], glob=False).filter(late).select(KEY) for file in self.files
+        ]
         return pl.concat(scans).unique().collect()[KEY].to_list() if scans else []
 
     def newest(self) -> Positions:
         """The places of each key's newest row, be it of a profile that left."""
-        hashes = [pl.read_parquet(self.folder / file["name"], columns=[KEY_HASH]) for file in self.files]
+        hashes = [pl.read_parquet(self.folder / file["name"], columns=[KEY_HASH], glob=False) for file in self.files]
         return indexes.newest(pl.concat(hashes)[KEY_HASH].to_numpy()) if hashes else np.empty(0, np.int64)
 
     def rows(

@@ -21,7 +21,8 @@ def engine(folder: Path) -> sa.Engine:
 
 
 def _engine(database: Path) -> sa.Engine:
-    made = sa.create_engine(f"sqlite:///{database}", connect_args={"timeout": 30}, hide_parameters=True)
+    address = sa.URL.create("sqlite", database=str(database))  # as text it would be unquoted: `%2F` is a folder's name
+    made = sa.create_engine(address, connect_args={"timeout": 30}, hide_parameters=True)
 
     @sa.event.listens_for(made, "connect")
     def _on_connect(connection: sqlite3.Connection, _record: object) -> None:

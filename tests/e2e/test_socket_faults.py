@@ -412,6 +412,25 @@ def test_nothing_left_where_no_connection_was_made(
     assert max(Counter(world.sent()).values()) == 2, "once as a profile, once with its event"
 
 
+def test_a_spoilt_tls_record_leaves_the_request_in_doubt(
+    world: World, server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was applied though its answer cannot be read is sent once more, in the same run."""
+
+    def spoilt(exchange: Exchange) -> None:
+        exchange.applied()
+        exchange.spoil()
+
+    authority = Authority(tmp_path)
+    monkeypatch.setattr(certifi, "where", lambda: str(authority.trusted))
+    with wire(server.port, authority.server("right")) as relay:
+        configure(world, f"https://127.0.0.1:{relay.port}/2.11")
+        relay.meet(spoilt, times=1)
+        report = bounded_run(world, "customers")
+        assert len(relay.met) == 1
+    assert (report.outcome, report.accepted, report.retries) == (GREEN, ROWS, 1)
+
+
 @pytest.mark.parametrize("name", ["never read", "read by drops", "reset in the body", "refused unread"])
 def test_a_body_larger_than_any_buffer_is_given_up_too(world: World, relay: Wire, name: str) -> None:
     """A server that stops reading holds up the sending itself; that ends by the deadline, and what was not applied goes later."""

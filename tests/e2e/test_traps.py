@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
+import sqlalchemy as sa
 
+from connector import delivery
 from connector.config import load_project
-from connector.state import snapshots
+from connector.state import runs, snapshots
 from connector.state.database import open_state
 from connector.sync import run_sync
 from tests.world import PROJECT_KEY, World
@@ -281,3 +284,53 @@ def test_many_runs_leave_few_files_and_the_same_answers(tmp_path: Path) -> None:
     assert world.run().requests == 0
     world.sql("update customers set b = 'new' where custom_id = 'c3'")
     assert {name: rows for name, rows in world.plan().by_attribute.items() if rows} == {"b": 1}
+
+
+@pytest.mark.parametrize("name", ["feature%2Fx", "pl[ai]n", "a*b #1 {2}"])
+def test_a_folder_is_taken_by_its_name_whatever_it_looks_like(tmp_path: Path, name: str) -> None:
+    """The state lies in the project's own folder, which no driver may take for an address or a pattern."""
+    world = make(tmp_path / name, rows=500)
+    world.sql("create table orders as select 'o1' as order_id, 'c1' as custom_id, now() as ordered_at, 1 as n")
+    world.events_sync(attributes="{n: n}")
+    assert [world.run().accepted, world.run("orders").accepted] == [500, 1]
+    world.sql("update customers set a = a + 1 where custom_id in ('c3', 'c7')")
+    assert [world.run().accepted, world.run("orders").requests] == [2, 0]
+    assert {path.parent for path in tmp_path.rglob("state.db")} == {tmp_path / name / "project" / ".connector"}
+
+
+def test_a_fault_of_ours_while_sending_is_no_quiet_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polars' panics are no Exception: the run fails all the same, and what was accepted is kept."""
+    world = make(tmp_path, rows=500, endpoint="update")
+    real, calls = delivery.body, iter(range(100))
+
+    def panicking(operations: pl.Series) -> bytes:
+        if next(calls) == 1:
+            raise pl.exceptions.PanicException
+        return real(operations)
+
+    monkeypatch.setattr(delivery, "body", panicking)
+    with pytest.raises(pl.exceptions.PanicException):
+        world.run()
+    monkeypatch.undo()
+    with world.opened_state() as state:
+        (kept,) = runs.reports(state)
+    assert (kept["outcome"], kept["accepted"], kept["unsent"]) == ("failed", 200, 300)
+    assert world.run().accepted == 300
+
+
+@pytest.mark.parametrize("lease", ["customers", "#delivery"])
+def test_a_lease_that_cannot_be_given_back_takes_nothing_from_the_run(tmp_path: Path, lease: str) -> None:
+    """What was accepted is told as it was; the lease ends by itself."""
+    world = make(tmp_path, rows=5)
+
+    def failing(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("UPDATE leases SET run=") and lease in parameters:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", failing)
+    try:
+        report = world.run()
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", failing)
+    assert (report.outcome, report.accepted) == ("green", 5)
+    assert world.run().requests == 0

@@ -69,6 +69,7 @@ def machine(clock: Clock, seed: int) -> Iterator[random.Random]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "time", clock.wall)
         patch.setattr(time, "monotonic", clock.monotonic)
+        patch.setattr(time, "clock_gettime", lambda _clock: clock.monotonic())
         patch.setattr(time, "sleep", clock.sleep)
         patch.setattr(selectors, "DefaultSelector", lambda: _Selector(clock))
         patch.setattr(os, "getpid", lambda: NO_PROCESS)
