@@ -312,7 +312,7 @@ def _removed(
 def _refuse_duplicates(sync: ProfileSync, sifted: Sifted) -> None:
     if sync.dedupe == "error" and len(sifted.duplicates):
         raise WarehouseError(
-            f"sync '{sync.name}': {len(sifted.duplicates)} keys are found more than once, and dedupe is error",
+            f"keys that are found more than once: {len(sifted.duplicates)}; dedupe is error",
             remedy=f"make column '{sync.key}' unique, or set dedupe to reject or latest; nothing was sent",
         )
 

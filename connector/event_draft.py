@@ -219,7 +219,15 @@ def _counted(report: Report, sifted: Sifted, events: EventSet, discarded: pl.Dat
         expired=expired,
         planned=events.events + held + expired,
         known=read,
+        notes=_notes(sifted),
     )
+
+
+def _notes(sifted: Sifted) -> tuple[str, ...]:
+    if not sifted.repeated:
+        return ()
+    what = "an event is one by its id and name, whoever it is about"
+    return (f"rows of an event that another row of this read has: {sifted.repeated}; each event is sent once ({what})",)
 
 
 def _how_to_read(

@@ -94,6 +94,7 @@ class Sifted:
     Attributes:
         read: Rows read.
         already_sent: Rows of events that were sent, or that stand in the source more than once.
+        repeated: Of these, those of an event that another row of this read has.
         invalid: Rows of which nothing can be sent.
         faulty: Rows that are invalid or have a value withheld.
         withheld: Values that break a rule, of events that go.
@@ -111,6 +112,7 @@ class Sifted:
 
     read: int = 0
     already_sent: int = 0
+    repeated: int = 0
     invalid: int = 0
     faulty: int = 0
     withheld: int = 0
@@ -324,6 +326,7 @@ def _choose(spool: _Spool, limit: int | None, sifted: Sifted) -> None:
         order = np.lexsort((time, low, high))
         again = (high[order[1:]] == high[order[:-1]]) & (low[order[1:]] == low[order[:-1]])
         chosen[order[1:][again]] = False
+        sifted.repeated += int(again.sum())
         sifted.already_sent += int(again.sum())
     if limit is not None and chosen.sum() > limit:
         order = np.lexsort((high, time))

@@ -328,6 +328,12 @@ def test_no_value_and_no_secret_is_ever_shown(world: World, say: Say) -> None:
         assert hidden not in shown
 
 
+def test_the_project_is_named_before_the_command(say: Say) -> None:
+    """Whoever names it behind is told where it goes."""
+    answer = say("validate", "--project", "elsewhere")
+    assert (answer.status, "write it before the command: connector --project DIR validate" in answer.err) == (2, True)
+
+
 def test_a_fault_of_ours_is_told_by_its_place_alone(world: World) -> None:
     """The text of an error that nobody foresaw may quote a row: what Python would print of it is left out."""
     faulty = (

@@ -65,7 +65,10 @@ def _usage(error: click.ClickException, call: Call) -> UsageError:
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "connector"
     call.command = call.command or (context.info_name or "" if context else "")
-    return UsageError(error.format_message().rstrip("."), remedy=f"see: {path} --help")
+    remedy = f"see: {path} --help"
+    if isinstance(error, click.NoSuchOption) and error.option_name == "--project":
+        remedy = f"write it before the command: connector --project DIR {call.command}"
+    return UsageError(error.format_message().rstrip("."), remedy=remedy)
 
 
 __all__ = ["main"]

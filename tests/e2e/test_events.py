@@ -126,10 +126,15 @@ def test_new_events_go_and_overlapping_windows_send_each_once(world: World) -> N
 
 
 def test_row_that_stands_twice_is_one_event(world: World) -> None:
-    """An id that comes more than once in a read is sent once; the others count as already sent."""
+    """An id that comes more than once in a read is sent once; the others count as already sent, and a note tells of them."""
     world.sql("insert into orders from orders where order_id < 10")
     report = world.run("orders")
     assert (report.read, report.accepted, report.already_sent) == (1510, 1500, 10)
+    assert [note.startswith("rows of an event that another row of this read has: 10") for note in report.notes] == [
+        True
+    ]
+    world.sql("delete from orders where order_id < 10")
+    assert world.run("orders").notes == ()
 
 
 def test_without_an_id_it_is_derived_from_the_row(world: World) -> None:

@@ -125,7 +125,7 @@ def test_bad_keys_and_duplicates_are_invalid_and_the_others_go(world: World) -> 
     world.sync(dedupe="error")
     report = world.run()
     assert report.outcome == "failed"
-    assert "2 keys are found more than once" in report.reasons[0]
+    assert "found more than once: 2" in report.reasons[0]
 
 
 def test_latest_row_of_a_key_wins_by_the_cursor(world: World) -> None:
