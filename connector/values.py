@@ -259,8 +259,8 @@ def _date(raw: pl.Expr, dtype: pl.DataType, timezone: str) -> Typed:
 _FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 """The years 1 to 9999 in milliseconds: what RFC 3339 can write."""
 
-_CALENDAR = {"days": 10**7, "ms": 10**15, "us": 10**18, "ns": 2**63 - 1}
-"""Some 30,000 years around 1970, by unit: far from where calendar arithmetic breaks."""
+_CALENDAR = {"days": 10**7, "ms": 10**15, "us": 10**18, "ns": 2**63 - 2}
+"""Some 30,000 years around 1970, by unit, and all that nanoseconds can tell but infinity: it stands at their ends."""
 
 
 def _in_calendar(moment: pl.Expr, unit: str) -> pl.Expr:
@@ -274,7 +274,8 @@ def _unit(dtype: pl.Date | pl.Datetime) -> str:
 def _instant(raw: pl.Expr, dtype: pl.Date | pl.Datetime, timezone: str) -> pl.Expr:
     if isinstance(dtype, pl.Date):
         return raw.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
-    return raw.dt.convert_time_zone("UTC") if dtype.time_zone else _localised(raw, timezone)
+    coarse = raw.dt.cast_time_unit("ms")  # nanoseconds have no room for an hour more at their ends
+    return coarse.dt.convert_time_zone("UTC") if dtype.time_zone else _localised(coarse, timezone)
 
 
 def _localised(naive: pl.Expr, timezone: str) -> pl.Expr:

@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 import click
@@ -52,13 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _told(kind: type[BaseException], _error: BaseException, trace: TracebackType | None) -> None:
+def _told(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
     """Print where a fault of ours happened; not its text, which may quote a row."""
-    sys.stderr.write("".join(traceback.format_tb(trace)))
+    sys.stderr.write("".join(_places(error)))
     sys.stderr.write(
-        f"{kind.__name__}: a fault of the connector's own. Nothing is lost: run again to go on. Please report the "
-        "lines above; they hold no value of a row.\n"
+        "This is a fault of the connector's own. Nothing is lost: run again to go on. Please report the lines above; "
+        "they hold no value of a row.\n"
     )
+
+
+def _places(error: BaseException) -> Iterator[str]:
+    """Where an error came about and what kind it is, after those that led to it."""
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    for each in (before, *getattr(error, "exceptions", ())):
+        yield from _places(each) if each else ()
+    yield from traceback.format_tb(error.__traceback__)
+    yield f"{type(error).__name__}\n"
 
 
 def _usage(error: click.ClickException, call: Call) -> UsageError:

@@ -41,15 +41,18 @@ def ahead(connection: sa.Connection, known: str) -> float:
     """
     if is_shared(connection):
         return _servers(connection) - since_start()
-    start, before, last = known.split() if known else ("", "0", "0")
-    if start and start == boot():
-        return float(before)
-    return max(time.time(), float(last)) - since_start()  # it never goes back, though the host's clock may start so
+    start, *numbers = known.split() or [""]
+    if not numbers:
+        return time.time() - since_start()
+    before, last, wall = map(float, numbers)
+    if start == boot():
+        return before
+    return last + max(time.time() - wall, 0.0) - since_start()  # never back, though the host's clock may come up so
 
 
 def noted(ahead: float) -> str:
     """What the next one to open the state has to know of a clock that is so much ahead."""
-    return f"{boot() or '-'} {ahead!r} {since_start() + ahead!r}"
+    return f"{boot() or '-'} {ahead!r} {since_start() + ahead!r} {time.time()!r}"
 
 
 def since_start() -> float:

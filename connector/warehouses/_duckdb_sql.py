@@ -49,11 +49,13 @@ class Selection(NamedTuple):
 
 
 def field(name: str, type_: DuckDBPyType) -> Field:
-    """How a column is read. MAP and VARIANT become JSON; what Polars cannot hold has no SQL."""
+    """How a column is read. MAP and VARIANT become JSON, seconds microseconds; what Polars cannot hold has no SQL."""
     column = quoted(name)
     if type_.id in _AS_JSON:  # DuckDB 1.5 casts a null VARIANT to the text 'null', hence the CASE
         json = f"CASE WHEN {column} IS NOT NULL THEN CAST({column} AS JSON) END"
         return Field(name, type_, json, json=True)
+    if type_.id == "timestamp_s":  # Polars would widen its infinity to a moment of 1969
+        return Field(name, type_, f"CAST({column} AS TIMESTAMP)", json=False)
     return Field(name, type_, None if _is_opaque(type_) else column, json=str(type_) == "JSON")
 
 

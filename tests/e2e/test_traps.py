@@ -334,3 +334,16 @@ def test_a_lease_that_cannot_be_given_back_takes_nothing_from_the_run(tmp_path: 
         sa.event.remove(sa.Engine, "before_cursor_execute", failing)
     assert (report.outcome, report.accepted) == ("green", 5)
     assert world.run().requests == 0
+
+
+@pytest.mark.parametrize("kind", ["DATE", "TIMESTAMP", "TIMESTAMPTZ", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"])
+@pytest.mark.parametrize("timezone", ["UTC", "America/New_York", "Asia/Tokyo"])
+def test_infinity_is_no_moment_whatever_keeps_it(tmp_path: Path, kind: str, timezone: str) -> None:
+    """Such a value is withheld and listed, the largest that is finite is sent as it is, and the row goes."""
+    far = "timestamp '2262-04-11 23:00:00'"
+    columns = f"case i when 0 then 'infinity' when 1 then '-infinity' when 2 then {far}::text end::{kind} as a, 1 as b"
+    world = make(tmp_path, rows=4, columns=columns, source=f"{{table: customers, timezone: {timezone}}}")
+    assert world.run().withheld == 2
+    held = world.held()
+    assert [sorted(held[f"c{number}"]) for number in (0, 1, 3)] == [["b"]] * 3
+    assert held["c2"]["a"].startswith("2262-04-1")
