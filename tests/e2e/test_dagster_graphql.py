@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from assets.metadata import COUNTS
-from connector.simulator import Settings, Simulator, serve
+from connector.simulator import Simulator, serve
 
 pytest.importorskip("dagster_webserver")
 
@@ -237,7 +237,8 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     example = ROOT / "assets" / "project" / "dagster.yaml.example"
     (folder / "home" / "dagster.yaml").write_text(example.read_text())
     port = free_port()
-    simulator = Simulator({PROJECT_KEY: REST_KEY}, settings=Settings(update_rate=None, other_rate=None), record=True)
+    simulator = Simulator({PROJECT_KEY: REST_KEY}, record=True)
+    simulator.configure(update_rate=None, other_rate=None)
     with serve(simulator) as served:
         make_project(folder / "project", served.base_url)
         environment = {

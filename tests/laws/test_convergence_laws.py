@@ -173,4 +173,4 @@ def test_refusals_deaths_and_folding_end_at_the_source(nth: int) -> None:
                 wait(4000)  # by then no reader can hold what was folded
                 assert (world.run(full=True).planned, world.sent()) == (0, []), place
             found = life.snapshot()
-            assert {path.name for path in found.folder.iterdir()} == found.names, place
+            assert {path.name for path in found.folder.glob("*")} == found.names, place
