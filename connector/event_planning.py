@@ -316,9 +316,7 @@ class _Spool:
 
 def _choose(spool: _Spool, limit: int | None, sifted: Sifted) -> None:
     """Of the candidates those that go: each event once, and no more than the limit, the oldest first."""
-    marks = (
-        pl.concat(spool.marks) if spool.marks else pl.DataFrame(schema={HI: pl.UInt64, LO: pl.UInt64, TIME: pl.Int64})
-    )
+    marks = pl.concat([pl.DataFrame(schema={HI: pl.UInt64, LO: pl.UInt64, TIME: pl.Int64}), *spool.marks])
     high, low = marks[HI].to_numpy(), marks[LO].to_numpy()
     time = marks[TIME].fill_null(0).to_numpy()
     chosen = np.ones(len(marks), np.bool_)

@@ -23,9 +23,8 @@ from tests.states import Home, held_for
 
 
 @pytest.fixture
-def state(shared_home: Home) -> Iterator[State]:
-    with shared_home.opened() as opened:
-        yield opened
+def home(shared_home: Home) -> Home:
+    return shared_home
 
 
 @pytest.fixture

@@ -23,10 +23,10 @@ from connector.errors import BusyError, StateError
 from connector.hashing import KEY_HASH, VERSION, self_test
 from connector.mapping import KEY
 from connector.simulator.limits import Rate, TokenBucket
-from connector.state import clocks, folding, postgres, rate, snapshots, sqlite
-from connector.state.database import BUCKETS, LEASES, META, SCHEMA, SNAPSHOTS, State, open_state
+from connector.state import clocks, folding, postgres, rate, runs, snapshots, sqlite
+from connector.state.database import BUCKETS, LEASES, META, RUNS, SCHEMA, SNAPSHOTS, State, open_state
 from connector.state.group import GroupCommit
-from connector.state.lease import hold
+from connector.state.lease import Lease, hold
 from connector.state.runs import Standing, settle
 from tests.states import PROJECT, Home, held_for
 
@@ -516,6 +516,25 @@ def test_after_a_start_of_the_host_time_goes_on(tmp_path: Path, monkeypatch: pyt
     assert opened_at(5, start) == 2  # of which three were no time: somebody had set the clock
     assert opened_at(-4, "three") == 2
     assert opened_at(0, "four") == 6
+
+
+def test_a_lease_that_was_given_back_is_nobodys(state: State) -> None:
+    """Whoever still has it in hand writes nothing under it, though nobody has taken it since."""
+    with hold(state, "customers", "run-1") as lease:
+        pass
+    with pytest.raises(StateError, match="lost its lease"), state.write() as connection:
+        lease.check(connection)
+
+
+def test_a_run_that_an_older_version_left_began_when_it_started(state: State, lease: Lease) -> None:
+    """A process that was under way while the state was brought forward notes no time by the state's own clock."""
+    with state.write() as connection:
+        report = {"kind": "profiles", "started": 123.0}
+        runs.open_run(connection, lease, runs.Opened(lease.run, "k", {}, "", report, 456.0), [])
+    assert [run.began for run in runs.unfinished(state, "customers")] == [456.0]
+    with state.write() as connection:
+        connection.execute(sa.update(RUNS).values(began=None))
+    assert [run.began for run in runs.unfinished(state, "customers")] == [123.0]
 
 
 @pytest.mark.parametrize("of_another_boot", [1e9, -1e9])

@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from connector import delivery
 from connector.config import load_project
 from connector.state import runs, snapshots
 from connector.state.database import open_state
@@ -298,20 +297,30 @@ def test_a_folder_is_taken_by_its_name_whatever_it_looks_like(tmp_path: Path, na
     assert {path.parent for path in tmp_path.rglob("state.db")} == {tmp_path / name / "project" / ".connector"}
 
 
-def test_a_fault_of_ours_while_sending_is_no_quiet_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Panicking(httpx.AsyncBaseTransport):
+    """A way to Batch on which the second call meets what no Exception is."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+        self._calls = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """See httpx."""
+        self._calls += 1
+        if self._calls == 2:
+            raise pl.exceptions.PanicException
+        return await self._inner.handle_async_request(request)
+
+
+def test_a_fault_of_ours_while_sending_is_no_quiet_end(tmp_path: Path) -> None:
     """Polars' panics are no Exception: the run fails all the same, and what was accepted is kept."""
     world = make(tmp_path, rows=500, endpoint="update")
-    real, calls = delivery.body, iter(range(100))
-
-    def panicking(operations: pl.Series) -> bytes:
-        if next(calls) == 1:
-            raise pl.exceptions.PanicException
-        return real(operations)
-
-    monkeypatch.setattr(delivery, "body", panicking)
+    inner = world.transport
+    assert inner
+    world.transport = Panicking(inner)
     with pytest.raises(pl.exceptions.PanicException):
         world.run()
-    monkeypatch.undo()
+    world.transport = inner
     with world.opened_state() as state:
         (kept,) = runs.reports(state)
     assert (kept["outcome"], kept["accepted"], kept["unsent"]) == ("failed", 200, 300)

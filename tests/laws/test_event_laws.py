@@ -201,6 +201,17 @@ def cut(events: list[Event]) -> Iterator[list[Event]]:
     yield part
 
 
+def count_old(model: Model, old: list[Event], terms: Terms, going: set[Half]) -> None:
+    """Events too old; one that goes by another row is not held as well: that row counts as sent."""
+    for event in old:
+        state = {"hold": HELD, "drop": EXPIRED}[terms.late]
+        if state == HELD and event.half in going:
+            model.counts["already_sent"] += 1
+        else:
+            model.counts[state] += 1
+            model.listed[event.id, planning.OLD, state] += 1
+
+
 def modelled(rows: list[Row], terms: Terms) -> Model:  # noqa: C901 - one branch a verdict
     """The rows, judged one by one; rows are told apart by their number in `id`, sent or not."""
     model = Model()
@@ -209,7 +220,8 @@ def modelled(rows: list[Row], terms: Terms) -> Model:  # noqa: C901 - one branch
         for name in ("sent", "held", "alone")
     }
     halves = {name: {event.half for event in events if event} for name, events in known.items()}
-    candidates = []
+    candidates: list[Event] = []
+    old: list[Event] = []
     for row in rows:
         event = event_of(row, terms)
         if event is None:
@@ -222,14 +234,13 @@ def modelled(rows: list[Row], terms: Terms) -> Model:  # noqa: C901 - one branch
             model.counts["invalid"] += 1
             model.listed[event.id, planning.FUTURE, ""] += 1
         elif event.late and terms.late != "restamp":
-            state = {"hold": HELD, "drop": EXPIRED}[terms.late]
-            model.counts[state] += 1
-            model.listed[event.id, planning.OLD, state] += 1
+            old.append(event)
         elif len(event.text.encode()) > EVENT_BYTES_MAX:
             model.counts["invalid"] += 1
             model.listed[event.id, planning.LARGE, ""] += 1
         else:
             candidates.append(event._replace(alone=event.half in halves["alone"]))
+    count_old(model, old, terms, {event.half for event in candidates})
     once: dict[Half, Event] = {}
     for event in sorted(candidates, key=lambda event: event.time or 0):
         once.setdefault(event.half, event)
